@@ -1,0 +1,37 @@
+# The commands of the project. `make lab` to learn, `make test` to check; both set themselves up on the first run.
+# Another Python:        make lab PYTHON=python3.12
+# Options for Jupyter:   make lab ARGS="--no-browser --port 9000"
+
+PYTHON ?= python3
+PY     := .venv/bin/python
+# JupyterLab refuses to run as root unless it is told that this is meant.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.PHONY: help lab test export outputs clean lab-env dev-env
+help:
+	@echo "make lab       read and run the chapters in JupyterLab"
+	@echo "make test      run every check"
+	@echo "make export    write exp/ from nbs/"
+	@echo "make outputs   run the notebooks, store their outputs, show what changed"
+	@echo "make clean     remove what the other commands made, .venv included"
+
+lab: lab-env
+	@$(PY) -m jupyterlab $(AS_ROOT) nbs/01_data.ipynb $(ARGS)
+
+test: dev-env
+	@$(PY) -m ruff check
+	@$(PY) -m pytest $(ARGS)
+
+export: lab-env
+	@$(PY) tools/export.py
+
+outputs: dev-env
+	@$(PY) tools/outputs.py $(ARGS)
+
+lab-env dev-env:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer, or name yours: make lab PYTHON=..."; exit 1; }
+	@$(PYTHON) tools/venv.py $(subst -env,,$@)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis docs/_build
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,30 @@
+"""Read settings.ini, the one place where the project's values stand, and hand them to setuptools."""
+
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).parent
+config = ConfigParser()
+config.read(here / "settings.ini", encoding="utf-8")
+settings = config["DEFAULT"]
+lab = settings["lab_requirements"].split()
+
+setup(
+    name=settings["name"],
+    version=settings["version"],
+    description=settings["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=settings["author"],
+    license_expression=settings["license"],
+    license_files=["LICENSE"],
+    url=settings["repository"] or None,
+    python_requires=">=" + settings["min_python"],
+    install_requires=settings["requirements"].split(),
+    extras_require={"lab": lab, "dev": lab + settings["dev_requirements"].split()},
+    packages=["exp"],
+    package_data={"exp": ["data/mnist/*"]},
+    zip_safe=False,
+)
