@@ -277,10 +277,10 @@ def same(
     assert all(abs(a - b) <= _ACC for a, b in accs), f"accuracies differ: {accs}; losses {verdict}"
     return verdict
 
-# %% ../nbs/00_workbench.ipynb #4abd4ce0
+# %% ../nbs/00_workbench.ipynb #64f84b97
 def _batches(new, old):
     "Say how the mini-batches of two runs differ."
-    counts = [f"{h.name}: {len(h.sizes)} mini-batches, {sum(h.sizes)} samples, {len(_ends(h))} epochs" for h in (new, old)]
+    counts = [f"{h.name}: {len(h.sizes)} batches, {sum(h.sizes)} samples, {len(_ends(h))} epochs" for h in (new, old)]
     return "not the same mini-batches: " + "; ".join(counts)
 
 def _figures(new, old, first):
