@@ -106,7 +106,7 @@ def epoch_means(
 # %% ../nbs/00_workbench.ipynb #f841a768
 import math
 
-# %% ../nbs/00_workbench.ipynb #cd063622
+# %% ../nbs/00_workbench.ipynb #2f5b3ab1
 class History:
     "Losses and accuracies of every mini-batch, validation results as they come. Losses are in nats."
     def __init__(self, name="this loop"):
@@ -118,23 +118,29 @@ class History:
     def add(self, loss, acc, n):
         "Record a mini-batch: mean loss, share of right answers, samples. Raise `FloatingPointError` if it diverged."
         self.losses.append(_finite(loss, self))
-        self.accs.append(float(acc))
+        self.accs.append(_number(acc))
         self.sizes.append(int(n))
 
     def end_epoch(self):
-        "Mark the end of an epoch; a run of one epoch need not."
+        "Mark the end of an epoch; a run of one epoch need not. Raise `ValueError` if the epoch was empty."
+        if len(self.losses) == (self.epoch_ends or [0])[-1]:
+            raise ValueError(f"epoch {len(self.epoch_ends) + 1} had no mini-batch: is the data loader used up?")
         self.epoch_ends.append(len(self.losses))
 
     def validate(self, loss, acc):
         "Record what the validation set says after the mini-batches so far."
         self.valid_steps.append(len(self.losses))
-        self.valid_losses.append(float(loss))
-        self.valid_accs.append(float(acc))
+        self.valid_losses.append(_number(loss))
+        self.valid_accs.append(_number(acc))
 
-# %% ../nbs/00_workbench.ipynb #ba22d44d
+# %% ../nbs/00_workbench.ipynb #1afa5afa
+def _number(value):
+    "Give a tensor of one element, or a number, as a float."
+    return value.item() if isinstance(value, torch.Tensor) else float(value)
+
 def _finite(loss, history):
     "Give the loss as a float, or say at which epoch and mini-batch training fell apart."
-    loss = float(loss)
+    loss = _number(loss)
     if not math.isfinite(loss):
         epoch = len(history.epoch_ends) + 1
         batch = len(history.losses) - (history.epoch_ends or [0])[-1] + 1

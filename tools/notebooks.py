@@ -17,10 +17,12 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 RTOL = 2e-3
 NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 TIMING = re.compile(rf"(⏱ *){NUMBER}")
 LOOSE = re.compile(rf"≈ *{NUMBER}")
 METADATA = {
@@ -46,7 +48,11 @@ def run(path):
         cell.outputs, cell.execution_count = [], None
     with tempfile.TemporaryDirectory() as empty:
         options = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"]}
-        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": empty}}, **options).execute()
+        client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": empty}}, **options)
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            raise SystemExit(f"{Path(path).name}: {ANSI.sub('', str(error))}") from None
     return tidy(notebook)
 
 
