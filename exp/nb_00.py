@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['set_seed', 'near', 'canvas', 'Picture', 'epoch_means', 'History', 'train_losses', 'train_accs', 'smooth',
-           'plot_histories', 'Verdict', 'same', 'source_lines', 'Diff', 'show_diff', 'Table', 'ledger', 'LiveCurve',
-           'Outcome', 'exercise', 'torch']
+           'plot_histories', 'plot_epochs', 'Verdict', 'same', 'source_lines', 'Diff', 'show_diff', 'Table', 'ledger',
+           'LiveCurve', 'Outcome', 'exercise', 'torch']
 
 # %% ../nbs/00_workbench.ipynb #01e49124
 import torch
@@ -72,7 +72,7 @@ def _style(ax):
     for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
         text.set_color(_GREY)
 
-# %% ../nbs/00_workbench.ipynb #2e7d5fbd
+# %% ../nbs/00_workbench.ipynb #0554982a
 class Picture:
     "A matplotlib figure with alternative text: an image in a notebook, a sentence elsewhere."
     def __init__(self, fig, alt):
@@ -82,10 +82,12 @@ class Picture:
         return self.alt
 
     def png(self) -> bytes:
-        "Draw the figure."
-        file = io.BytesIO()
-        self.fig.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
-        return file.getvalue()
+        "Draw the figure, with a palette of 128 colours."
+        from PIL import Image
+        drawn, small = io.BytesIO(), io.BytesIO()
+        self.fig.savefig(drawn, format="png", dpi=_DPI)
+        Image.open(drawn).quantize(128).save(small, format="png", optimize=True)     # a third of the bytes
+        return small.getvalue()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         png = self.png()
@@ -177,36 +179,37 @@ History.__repr__ = _summary
 # %% ../nbs/00_workbench.ipynb #62ed8d14
 import itertools
 
-# %% ../nbs/00_workbench.ipynb #eaa800d7
+# %% ../nbs/00_workbench.ipynb #0343d306
 def smooth(
     values: list,       # a number per mini-batch
     reach: int = None,  # neighbours on each side; None: a fiftieth of the run
 ) -> list:              # as long as `values`
-    "Average each value with its neighbours; near the ends the window shrinks, and stays centred."
+    "Average each value with its neighbours; at the start the window shrinks, at the end it is cut off."
     reach = len(values) // 50 if reach is None else reach
     total = [0.0, *itertools.accumulate(values)]
-    widths = [min(reach, i, len(values) - 1 - i) for i in range(len(values))]
-    return [(total[i + w + 1] - total[i - w]) / (2 * w + 1) for i, w in enumerate(widths)]
+    spans = [(i - min(i, reach), min(i + min(i, reach) + 1, len(values))) for i in range(len(values))]
+    return [(total[end] - total[start]) / (end - start) for start, end in spans]
 
-# %% ../nbs/00_workbench.ipynb #9a229247
+# %% ../nbs/00_workbench.ipynb #c61c5d7c
 def _lines(ax, histories, series, unit=1.0):
     "Draw one series of each history: raw and faint, smooth over it, wide below narrow."
     for i, history in enumerate(histories):
         values = [unit * value for value in getattr(history, series)]
-        color, width = _COLORS[i % len(_COLORS)], 1.6 + 2.2 * (len(histories) - 1 - i)
-        ax.plot(values, color=color, alpha=0.3, linewidth=0.7)
-        ax.plot(smooth(values), color=color, linewidth=width, label=history.name)
+        color, below = _COLORS[i % len(_COLORS)], len(histories) - 1 - i
+        if len(histories) <= 2:
+            ax.plot(values, color=color, alpha=0.3, linewidth=0.7)
+        ax.plot(smooth(values), color=color, linewidth=1.6 + below * min(2.2, 16 / len(histories)), label=history.name)
 
-# %% ../nbs/00_workbench.ipynb #85e82aa6
+# %% ../nbs/00_workbench.ipynb #1fb1859e
 def _validation(ax, histories, series, unit=1.0):
     "Draw validation results as dots joined by dashes."
     for i, history in enumerate(histories):
         values = [unit * value for value in getattr(history, series)]
-        if values:
-            ax.plot(history.valid_steps, values, "o--", color=_COLORS[i % len(_COLORS)], markeredgecolor=_GREY,
-                    label=f"{history.name}, validation")
+        ax.plot(history.valid_steps, values, "o--", color=_COLORS[i % len(_COLORS)], markeredgecolor=_GREY)
+    if any(history.valid_steps for history in histories):
+        ax.plot([], [], "o--", color=_GREY, label="validation")
 
-# %% ../nbs/00_workbench.ipynb #1b6fd73f
+# %% ../nbs/00_workbench.ipynb #0c6965a3
 def plot_histories(
     histories: list,   # one `History` or more
 ) -> Picture:
@@ -217,14 +220,15 @@ def plot_histories(
         _validation(ax, histories, {"loss": "valid_losses", "accuracy": "valid_accs"}[what], unit)
         ax.set(xlabel="mini-batches seen", ylabel={"loss": "loss (nats)", "accuracy": "accuracy (%)"}[what])
     axes[0].set_ylim(0, None)
-    axes[0].legend(frameon=False, labelcolor=_GREY)
+    axes[1].legend(frameon=False, labelcolor=_GREY, loc="lower right", fontsize=9)
     return Picture(fig, _describe(histories))
 
-# %% ../nbs/00_workbench.ipynb #aba7095d
+# %% ../nbs/00_workbench.ipynb #2fab4e13
 def _describe(histories):
     "Put into words what a plot of histories shows."
-    runs = "; ".join(map(repr, histories))
-    return f"Line charts of training loss and accuracy per mini-batch, smoothed. {runs}."
+    below = ", ".join(history.name for history in histories[:-1])
+    over = f", drawn over: {below}" if below else ""
+    return f"Line charts of training loss and accuracy per mini-batch, smoothed. {histories[-1]}{over}."
 
 # %% ../nbs/00_workbench.ipynb #8666b66d
 def _plot(self, *others):
@@ -232,6 +236,18 @@ def _plot(self, *others):
     return plot_histories([*others, self])
 
 History.plot = _plot
+
+# %% ../nbs/00_workbench.ipynb #044f6767
+def plot_epochs(history: History) -> Picture:
+    "Draw training and validation side by side: the mean loss and accuracy of each epoch."
+    fig, axes = canvas(1, 2)
+    both = [(train_losses(history), history.valid_losses), (train_accs(history), history.valid_accs)]
+    for ax, pair, label, unit in zip(axes, both, ["loss (nats)", "accuracy (%)"], [1, 100]):
+        for values, name, style in zip(pair, ["training", "validation"], ["o-", "s--"]):
+            ax.plot(range(1, len(values) + 1), [unit * value for value in values], style, label=name)
+        ax.set(xlabel="epoch", ylabel=label, xticks=range(1, len(pair[0]) + 1))
+        ax.legend(frameon=False, labelcolor=_GREY)
+    return Picture(fig, f"Line charts of loss and accuracy per epoch, training and validation. {history}.")
 
 # %% ../nbs/00_workbench.ipynb #21dd22f8
 _BORN, _GROWN, _MEAN = 1e-5, 0.1, 1e-3     # relative differences of losses: the first, any, of epoch means
@@ -320,33 +336,44 @@ def _source(thing):
         node = next(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == thing.__name__)
         return textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
 
-# %% ../nbs/00_workbench.ipynb #c810f51a
-def source_lines(thing) -> list:
-    "List the lines of code of a function or class: no docstrings, no comment lines, no blank lines."
-    text = _source(thing)
-    skip = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
-            skip |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    lines = enumerate(text.splitlines(), 1)
-    return [line for n, line in lines if n not in skip and line.strip() and not line.strip().startswith("#")]
+# %% ../nbs/00_workbench.ipynb #c649bc1b
+def _signature(node):
+    "Write the first line of a function on one line, without types and comments."
+    for argument in ast.walk(node.args):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    return " " * node.col_offset + f"def {node.name}({ast.unparse(node.args)}):"
 
-# %% ../nbs/00_workbench.ipynb #c77f0ca8
+def source_lines(thing) -> list:
+    "List the lines of code of a function or class, without docstrings, comment lines and blank lines."
+    lines = _source(thing).splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            body = node.body[0]
+            if isinstance(node, ast.FunctionDef) and body.lineno > node.lineno + 1:      # a signature of several lines
+                lines[node.lineno - 1 : body.lineno - 1] = [_signature(node), *[""] * (body.lineno - node.lineno - 1)]
+            if ast.get_docstring(node) is not None:
+                lines[body.lineno - 1 : body.end_lineno] = [""] * (body.end_lineno - body.lineno + 1)
+    return [line for line in lines if line.strip() and not line.strip().startswith("#")]
+
+# %% ../nbs/00_workbench.ipynb #9b7f1e73
 def _marked(old, new):
-    "Pair each line of a diff with its mark: `-` only in `old`, `+` only in `new`, a space in both."
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    "Pair each line of a diff with its mark: `-` only in `old`, `+` only in `new`, `>` indented anew, a space in both."
+    bare = [[line.strip() for line in lines] for lines in (old, new)]
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, *bare, autojunk=False).get_opcodes():
         if tag == "equal":
-            yield from ((" ", line) for line in old[a:b])
+            yield from ((" " if before == after else ">", after) for before, after in zip(old[a:b], new[c:d]))
         else:
             yield from (("-", line) for line in old[a:b])
             yield from (("+", line) for line in new[c:d])
 
-# %% ../nbs/00_workbench.ipynb #d1fc748b
-_TINT = {"-": "background-color: rgba(229, 83, 75, 0.22)", "+": "background-color: rgba(46, 160, 67, 0.22)", " ": ""}
-_TAG = {"-": "del", "+": "ins", " ": "span"}
+# %% ../nbs/00_workbench.ipynb #2ebf2e1c
+_TINT = {"-": "background-color: rgba(229, 83, 75, 0.22)", "+": "background-color: rgba(46, 160, 67, 0.22)",
+         ">": "background-color: rgba(128, 128, 128, 0.14)", " ": ""}
+_TAG = {"-": "del", "+": "ins", ">": "span", " ": "span"}
 
 class Diff:
-    "The difference of two lists of lines: coloured in a notebook, marked with + and - everywhere."
+    "The difference of two lists of lines: coloured in a notebook, marked with -, + and > (indented anew) everywhere."
     def __init__(self, old, new, title):
         self.lines, self.title = list(_marked(old, new)), title
 

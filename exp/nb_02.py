@@ -6,16 +6,16 @@
 __all__ = ['normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'SGD', 'ModuleList',
            'Sequential', 'Dataset', 'DataLoader', 'fit', 'torch', 'get_mnist_data', 'read_idx', 'show_images',
            'set_seed', 'near', 'same', 'show_diff', 'ledger', 'exercise', 'History', 'LiveCurve', 'Verdict', 'Picture',
-           'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means', 'plot_histories', 'smooth', 'source_lines',
-           'train_losses', 'train_accs']
+           'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means', 'plot_histories', 'plot_epochs', 'smooth',
+           'source_lines', 'train_losses', 'train_accs']
 
 # %% ../nbs/02_minibatch_training.ipynb #cfbc326b
 from .nb_01 import *
 
-# %% ../nbs/02_minibatch_training.ipynb #a941da02
+# %% ../nbs/02_minibatch_training.ipynb #e261b988
 _all_ = ["torch", "get_mnist_data", "read_idx", "show_images", "set_seed", "near", "same", "show_diff", "ledger",
          "exercise", "History", "LiveCurve", "Verdict", "Picture", "Table", "Diff", "Outcome", "canvas",
-         "epoch_means", "plot_histories", "smooth", "source_lines", "train_losses", "train_accs"]
+         "epoch_means", "plot_histories", "plot_epochs", "smooth", "source_lines", "train_losses", "train_accs"]
 
 # %% ../nbs/02_minibatch_training.ipynb #b1af48f8
 def normalize(

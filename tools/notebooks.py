@@ -9,7 +9,6 @@ All other numbers must agree to a relative tolerance of `RTOL`; everything else 
 """
 
 import base64
-import hashlib
 import re
 import struct
 import tempfile
@@ -152,11 +151,12 @@ def output_differences(old, new, where):
     for stored, fresh in zip(map(describe, old), map(describe, new)):
         if len(stored) != len(fresh):
             found.append(f"{where}: {len(stored)} lines stored, {len(fresh)} made")
-        found += [
+        lines = [
             f"{where}, line {number}: stored {a!r}, made {b!r}"
             for number, (a, b) in enumerate(zip(stored, fresh))
             if not agree(a, b)
         ]
+        found += lines[:3] + ([f"{where}: and {len(lines) - 3} lines more"] if len(lines) > 3 else [])
     return found
 
 
@@ -166,17 +166,18 @@ def first_line(cell):
     return lines[0] if lines else ""
 
 
+def figures(notebook):
+    "List the figures of a notebook, base64-encoded PNG, in order."
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return [output.data["image/png"].strip() for output in outputs if "image/png" in output.get("data", {})]
+
+
 def pictures(notebook):
-    "Map the tag of each tagged cell (`picture:NAME`) to the PNG bytes of its last figure."
-    found = {}
-    for cell in code_cells(notebook):
-        for tag in cell.metadata.get("tags", []):
-            if tag.startswith("picture:"):
-                data = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
-                found[tag.removeprefix("picture:")] = base64.b64decode(data[-1])
-    return found
-
-
-def digest(data):
-    "Give the first half of a SHA-256, to name bytes in a message."
-    return hashlib.sha256(data).hexdigest()[:32]
+    "Map the name in each tag `picture:NAME` to the PNG bytes of the tagged cell's figure."
+    tagged = [(cell, tag) for cell in code_cells(notebook) for tag in cell.metadata.get("tags", [])]
+    return {
+        tag.removeprefix("picture:"): base64.b64decode(output.data["image/png"])
+        for cell, tag in tagged
+        for output in cell.outputs
+        if tag.startswith("picture:") and "image/png" in output.get("data", {})
+    }

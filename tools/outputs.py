@@ -7,7 +7,7 @@
 import sys
 import time
 
-from notebooks import ROOT, chapters, code_cells, differences, pictures, read, run, write
+from notebooks import ROOT, chapters, code_cells, differences, figures, pictures, read, run, write
 
 PICTURES = ROOT / "docs" / "_static"
 
@@ -18,7 +18,7 @@ def refresh(path):
     fresh = run(path)
     seconds = time.perf_counter() - start
     changes = differences(stored, fresh, path.name)
-    if changes:
+    if changes or figures(stored) != figures(fresh):
         write(fresh, path)
     print(f"{path.name}: {len(code_cells(fresh))} cells in {seconds:.1f} s, {len(changes)} differences")
     print(*(f"  {change}" for change in changes), sep="\n", end="\n" if changes else "")
