@@ -10,9 +10,6 @@ __all__ = ['set_seed', 'near', 'canvas', 'Picture', 'epoch_means', 'History', 't
 # %% ../nbs/00_workbench.ipynb #01e49124
 import torch
 
-# %% ../nbs/00_workbench.ipynb #7d44214e
-_all_ = ["torch"]                                        # `from exp.nb_00 import *` brings torch along
-
 # %% ../nbs/00_workbench.ipynb #6c1f2bcb
 import random
 import sys
@@ -209,7 +206,7 @@ def _validation(ax, histories, series, unit=1.0):
     if any(history.valid_steps for history in histories):
         ax.plot([], [], "o--", color=_GREY, label="validation")
 
-# %% ../nbs/00_workbench.ipynb #0c6965a3
+# %% ../nbs/00_workbench.ipynb #60d90af8
 def plot_histories(
     histories: list,   # one `History` or more
 ) -> Picture:
@@ -220,7 +217,8 @@ def plot_histories(
         _validation(ax, histories, {"loss": "valid_losses", "accuracy": "valid_accs"}[what], unit)
         ax.set(xlabel="mini-batches seen", ylabel={"loss": "loss (nats)", "accuracy": "accuracy (%)"}[what])
     axes[0].set_ylim(0, None)
-    axes[1].legend(frameon=False, labelcolor=_GREY, loc="lower right", fontsize=9)
+    for line in axes[1].legend(frameon=False, labelcolor=_GREY, loc="lower right", fontsize=9).get_lines():
+        line.set_linewidth(min(line.get_linewidth(), 4))
     return Picture(fig, _describe(histories))
 
 # %% ../nbs/00_workbench.ipynb #2fab4e13
@@ -488,3 +486,6 @@ def exercise(
             return Outcome(False, f"✗ {answer.__name__}: {words or 'an assertion failed'}")
         return Outcome(True, f"✓ {answer.__name__}: solved")
     return report
+
+# %% ../nbs/00_workbench.ipynb #51e2fe14
+_all_ = ["torch"]

@@ -10,11 +10,6 @@ __all__ = ['read_idx', 'get_mnist_data', 'show_images', 'torch', 'set_seed', 'ne
 # %% ../nbs/01_data.ipynb #9f8f92cc
 from .nb_00 import *
 
-# %% ../nbs/01_data.ipynb #88dcffbc
-_all_ = ["torch", "set_seed", "near", "same", "show_diff", "ledger", "exercise", "History", "LiveCurve", "Verdict",
-         "Picture", "Table", "Diff", "Outcome", "canvas", "epoch_means", "plot_histories", "plot_epochs", "smooth",
-         "source_lines", "train_losses", "train_accs"]
-
 # %% ../nbs/01_data.ipynb #c31297cc
 from importlib.resources import files
 from pathlib import Path
@@ -60,12 +55,12 @@ def _read_exactly(file, n, path):
         raise ValueError(_complaint(path, found, f"{n:,} bytes, as its header promises"))
     return data
 
-# %% ../nbs/01_data.ipynb #d9f2a9d4
+# %% ../nbs/01_data.ipynb #c92bfb37
 def read_idx(
     path,                       # a gzip-compressed IDX file of unsigned bytes
     max_bytes: int = 2**30,     # refuse a file that promises more
 ) -> torch.Tensor:              # uint8, of the shape that the header gives
-    "Read an IDX file (format of LeCun et al. 1998). Raise `FileNotFoundError`, or `ValueError` if it is not sound."
+    "Read an IDX file (LeCun et al. 1998). Raise `ValueError` if it is not sound, or `FileNotFoundError`."
     try:
         with gzip.open(path) as file:
             shape = _read_shape(file, path, max_bytes)
@@ -100,13 +95,13 @@ def _checked(path, sha256):
         raise ValueError(_complaint(path, f"SHA-256 {found}", sha256, cure))
     return path
 
-# %% ../nbs/01_data.ipynb #0dde5d5c
+# %% ../nbs/01_data.ipynb #c5e05df4
 def get_mnist_data(
     split: str = "train",   # "train": 60,000 images; "test": 10,000 others
 ) -> tuple:                 # x: float32 [n, 784] in [0, 1]; y: int64 [n], digits 0 to 9
-    "Read MNIST from the package, no network. Raise `ValueError` (split, damaged file) or `FileNotFoundError`."
+    "Read MNIST from the package. Raise `ValueError` (split, damaged file) or `FileNotFoundError`."
     if split not in ("train", "test"):
-        raise ValueError(f"split: found {split!r}, expected 'train' or 'test'. (Validation data is cut from 'train'.)")
+        raise ValueError(f"split: found {split!r}, expected 'train' or 'test'. (Cut validation data from 'train'.)")
     images, labels = (read_idx(_checked(_FOLDER / name, sha256)) for name, sha256 in _FILES[split].items())
     return images.flatten(1).float().div_(255), labels.long()
 
@@ -139,3 +134,8 @@ def show_images(
     for word, (left, top) in zip(words, corners):
         ax.text(left + side / 2, top - 2, word, ha="center", color="#7d7d7d")
     return Picture(fig, f"{len(x)} images in a grid" + (": " if words else "") + ", ".join(words) + ".")
+
+# %% ../nbs/01_data.ipynb #28802a34
+_all_ = ["torch", "set_seed", "near", "same", "show_diff", "ledger", "exercise", "History", "LiveCurve", "Verdict",
+         "Picture", "Table", "Diff", "Outcome", "canvas", "epoch_means", "plot_histories", "plot_epochs", "smooth",
+         "source_lines", "train_losses", "train_accs"]

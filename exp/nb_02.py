@@ -12,11 +12,6 @@ __all__ = ['normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 
 # %% ../nbs/02_minibatch_training.ipynb #cfbc326b
 from .nb_01 import *
 
-# %% ../nbs/02_minibatch_training.ipynb #e261b988
-_all_ = ["torch", "get_mnist_data", "read_idx", "show_images", "set_seed", "near", "same", "show_diff", "ledger",
-         "exercise", "History", "LiveCurve", "Verdict", "Picture", "Table", "Diff", "Outcome", "canvas",
-         "epoch_means", "plot_histories", "plot_epochs", "smooth", "source_lines", "train_losses", "train_accs"]
-
 # %% ../nbs/02_minibatch_training.ipynb #b1af48f8
 def normalize(
     x: torch.Tensor,   # any shape
@@ -58,12 +53,12 @@ def log_softmax(
     "Turn logits into log-probabilities without overflow; see `torch.nn.functional.log_softmax`."
     return logits - logits.logsumexp(dim=-1, keepdim=True)
 
-# %% ../nbs/02_minibatch_training.ipynb #6cf632e7
+# %% ../nbs/02_minibatch_training.ipynb #7c5f68c2
 def cross_entropy_loss(
     logits: torch.Tensor,   # [n, classes]
     y: torch.Tensor,        # labels, int64 [n]
 ) -> torch.Tensor:          # a number, in nats
-    "Measure how far logits are from the labels; see `torch.nn.functional.cross_entropy`. `ValueError` for bad labels."
+    "Average -log p of the true labels; see `torch.nn.functional.cross_entropy`. `ValueError` for bad labels."
     return nll(log_softmax(logits), y)
 
 # %% ../nbs/02_minibatch_training.ipynb #3f079476
@@ -93,9 +88,9 @@ def evaluate(
         raise ValueError("found no mini-batch to evaluate: is the data loader an iterator that is used up?")
     return loss / n, right / n
 
-# %% ../nbs/02_minibatch_training.ipynb #536c90e4
+# %% ../nbs/02_minibatch_training.ipynb #34162291
 class Model:
-    "Note each layer as it is assigned, and so know all parameters, as `nn.Module` does. Subclasses add `forward`."
+    "Note each layer as it is assigned, as `torch.nn.Module` does. Subclasses add `forward`."
     def __setattr__(self, name, value):
         if hasattr(value, "parameters"):
             self._layers()[name] = value
@@ -115,9 +110,9 @@ class Model:
         lines = [f"({name}): {layer}".replace("\n", "\n  ") for name, layer in self._layers().items()]
         return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
 
-# %% ../nbs/02_minibatch_training.ipynb #d8d89d6f
+# %% ../nbs/02_minibatch_training.ipynb #a213e311
 class SGD:
-    "Stochastic gradient descent, bit-identical to `torch.optim.SGD`. Raise `ValueError` for lr < 0 or no parameters."
+    "Descend as `torch.optim.SGD`, bit for bit. Raise `ValueError` for lr < 0 or no parameters."
     def __init__(self, parameters, lr=0.1):
         self.parameters, self.lr = list(parameters), lr
         if not self.parameters:
@@ -137,9 +132,9 @@ class SGD:
         for p in self.parameters:
             p.grad = None
 
-# %% ../nbs/02_minibatch_training.ipynb #4613c811
+# %% ../nbs/02_minibatch_training.ipynb #a9a4ae60
 class ModuleList(Model):
-    "A list of layers whose parameters are known; see `torch.nn.ModuleList`. Raise `TypeError` for what is no layer."
+    "List layers, parameters known; see `torch.nn.ModuleList`. Raise `TypeError` for what is no layer."
     def __init__(self, layers):
         for i, layer in enumerate(layers):
             if not hasattr(layer, "parameters"):
@@ -155,9 +150,9 @@ class ModuleList(Model):
     def __getitem__(self, i):
         return list(self)[i]
 
-# %% ../nbs/02_minibatch_training.ipynb #36dbf5c6
+# %% ../nbs/02_minibatch_training.ipynb #af9fb806
 class Sequential(ModuleList):
-    "A model that passes its input through one layer after the other; see `torch.nn.Sequential`."
+    "Pass the input through one layer after the other; see `torch.nn.Sequential`."
     def __init__(self, *layers):
         super().__init__(layers)
 
@@ -166,12 +161,12 @@ class Sequential(ModuleList):
             xb = layer(xb)
         return xb
 
-# %% ../nbs/02_minibatch_training.ipynb #2223a4bb
+# %% ../nbs/02_minibatch_training.ipynb #4582f42c
 class Dataset:
-    "Inputs and labels, indexed together; see `torch.utils.data.TensorDataset`. `ValueError` if their lengths differ."
+    "Keep inputs and labels together; see `torch.utils.data.TensorDataset`. Raise `ValueError` if they don't match."
     def __init__(self, x, y):
         if len(x) != len(y):
-            raise ValueError(f"found {len(x)} inputs and {len(y)} labels, expected as many of one as of the other")
+            raise ValueError(f"found {len(x)} inputs and {len(y)} labels, expected a label for each input")
         if not len(x):
             raise ValueError("found an empty dataset, expected at least one sample")
         self.x, self.y = x, y
@@ -182,9 +177,9 @@ class Dataset:
     def __getitem__(self, i):
         return self.x[i], self.y[i]
 
-# %% ../nbs/02_minibatch_training.ipynb #6bfe3ecd
+# %% ../nbs/02_minibatch_training.ipynb #48ca4891
 class DataLoader:
-    "Give mini-batches, in order or in a new random order each epoch; see `torch.utils.data.DataLoader`."
+    "Give mini-batches, in order or newly shuffled each epoch; see `torch.utils.data.DataLoader`."
     def __init__(self, ds, batch_size=64, shuffle=False, generator=None):
         if batch_size < 1:
             raise ValueError(f"batch_size: found {batch_size}, expected 1 or more")
@@ -203,9 +198,9 @@ class DataLoader:
             order = torch.randperm(n, generator=self.generator)
             yield from (self.ds[order[i:i+bs]] for i in range(0, n, bs))
 
-# %% ../nbs/02_minibatch_training.ipynb #3e6c6b89
+# %% ../nbs/02_minibatch_training.ipynb #5a1d1599
 def _train(self, mode=True):
-    "Tell every layer that it is being trained, or with `mode=False` that it is not; see `torch.nn.Module.train`."
+    "Tell every layer whether it is being trained; see `torch.nn.Module.train`."
     for layer in self._layers().values():
         layer.train(mode)
     self.training = mode
@@ -217,7 +212,7 @@ def _eval(self):
 
 Model.training, Model.train, Model.eval = True, _train, _eval
 
-# %% ../nbs/02_minibatch_training.ipynb #56b55e53
+# %% ../nbs/02_minibatch_training.ipynb #37a3dbb8
 def fit(
     dataloader,      # gives mini-batches (xb, yb)
     model,           # gives logits [n, classes]; has parameters(), train(), eval()
@@ -227,7 +222,7 @@ def fit(
     valid=None,      # a data loader to judge the model by after each epoch
     history=None,    # a `History` to continue, or a `LiveCurve` to watch
 ) -> History:        # losses (nats) and accuracies
-    "Train a model. Raise `FloatingPointError` when the loss is NaN or infinite, `ValueError` when there is no data."
+    "Train. Raise `FloatingPointError` when the loss is NaN or infinite, `ValueError` when there is no data."
     history = History("fit") if history is None else history
     for _ in range(n_epochs):
         model.train()
@@ -243,3 +238,8 @@ def fit(
             model.eval()
             history.validate(*evaluate(valid, model, criterion))
     return history
+
+# %% ../nbs/02_minibatch_training.ipynb #646892d5
+_all_ = ["torch", "get_mnist_data", "read_idx", "show_images", "set_seed", "near", "same", "show_diff", "ledger",
+         "exercise", "History", "LiveCurve", "Verdict", "Picture", "Table", "Diff", "Outcome", "canvas",
+         "epoch_means", "plot_histories", "plot_epochs", "smooth", "source_lines", "train_losses", "train_accs"]
