@@ -30,7 +30,7 @@ outputs: dev-env
 
 lab-env dev-env:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer, or name yours: make lab PYTHON=..."; exit 1; }
-	@$(PYTHON) tools/venv.py $(subst -env,,$@)
+	@$(PYTHON) tools/environment.py $(subst -env,,$@)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis docs/_build

@@ -22,7 +22,7 @@ def set_seed(seed: int):
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)
 
-# %% ../nbs/00_workbench.ipynb #928ab09a
+# %% ../nbs/00_workbench.ipynb #fffe6006
 def near(
     a,                    # a tensor or a number, any shape
     b,                    # what it should be near, the same shape
@@ -30,8 +30,8 @@ def near(
     atol: float = 1e-6,   # allowed difference where `b` is close to zero
 ) -> bool:                # NaN is near nothing
     "Tell whether `a` and `b` have the same shape and nearly the same values; see `torch.allclose`."
-    a, b = (torch.as_tensor(value).detach().cpu() for value in (a, b))
-    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol, atol)
+    a, b = (torch.as_tensor(value, dtype=torch.float64).detach().cpu() for value in (a, b))
+    return a.shape == b.shape and torch.allclose(a, b, rtol, atol)
 
 # %% ../nbs/00_workbench.ipynb #8fbc7bfa
 import base64
@@ -147,16 +147,18 @@ def _finite(loss, history):
                                  "A smaller learning rate is the usual cure.")
     return loss
 
-# %% ../nbs/00_workbench.ipynb #911a6011
+# %% ../nbs/00_workbench.ipynb #d8dcee2e
 def _ends(history):
     "Give the epoch ends, the unfinished epoch included."
     n = len(history.losses)
     return history.epoch_ends if n in [0, *history.epoch_ends] else [*history.epoch_ends, n]
 
+# %% ../nbs/00_workbench.ipynb #c6fbd740
 def train_losses(history) -> list:
     "Give the mean training loss of each epoch, weighted by batch size."
     return epoch_means(history.losses, history.sizes, _ends(history))
 
+# %% ../nbs/00_workbench.ipynb #5ef4064c
 def train_accs(history) -> list:
     "Give the mean training accuracy of each epoch, weighted by batch size."
     return epoch_means(history.accs, history.sizes, _ends(history))
@@ -264,11 +266,12 @@ class Verdict:
         return (f"close: first difference at mini-batch ≈{self.first} (relative ≈{self.born:.0e}); "
                 f"largest ≈{self.largest:.0e}; mean of an epoch ≈{self.mean:.0e}")
 
-# %% ../nbs/00_workbench.ipynb #caadefc5
+# %% ../nbs/00_workbench.ipynb #e957220b
 def _relative(a, b):
     "Give the difference of `a` and `b`, relative to `b`."
     return abs(a - b) / max(abs(b), 1e-12)
 
+# %% ../nbs/00_workbench.ipynb #1fca6c58
 def _equal_until(new, old):
     "Count the mini-batches before the first loss that differs."
     return next((i for i, (a, b) in enumerate(zip(new.losses, old.losses)) if a != b), len(old.losses))
@@ -297,18 +300,20 @@ def same(
     assert all(abs(a - b) <= _ACC for a, b in accs), f"accuracies differ: {accs}; losses {verdict}"
     return verdict
 
-# %% ../nbs/00_workbench.ipynb #64f84b97
+# %% ../nbs/00_workbench.ipynb #7fb1b42c
 def _batches(new, old):
     "Say how the mini-batches of two runs differ."
     counts = [f"{h.name}: {len(h.sizes)} batches, {sum(h.sizes)} samples, {len(_ends(h))} epochs" for h in (new, old)]
     return "not the same mini-batches: " + "; ".join(counts)
 
+# %% ../nbs/00_workbench.ipynb #eb525115
 def _figures(new, old, first):
     "Give three relative differences of the losses: at `first`, the largest, of epoch means."
     each = [_relative(a, b) for a, b in zip(new.losses, old.losses)]
     means = [_relative(a, b) for a, b in zip(train_losses(new), train_losses(old))]
     return each[first], max(each), max(means)
 
+# %% ../nbs/00_workbench.ipynb #88cea299
 def _other_accs(new, old):
     "Say where accuracies differ although the losses are equal."
     i = next(i for i, (a, b) in enumerate(zip(new.accs, old.accs)) if a != b)

@@ -28,7 +28,7 @@ def _complaint(path, found, expected, cure="Get the file again: this one is dama
     "Word a complaint about a data file."
     return f"{path}: found {found}, expected {expected}. {cure}"
 
-# %% ../nbs/01_data.ipynb #aba23160
+# %% ../nbs/01_data.ipynb #5306265f
 def _read_shape(file, path, max_bytes):
     "Read an IDX header; give the shape that it promises, or raise `ValueError`."
     magic = file.read(4)
@@ -40,18 +40,19 @@ def _read_shape(file, path, max_bytes):
         raise ValueError(_complaint(path, f"{len(sizes)} bytes of sizes", f"{4 * magic[3]} in the header"))
     shape = struct.unpack(f">{magic[3]}I", sizes)
     if not 1 <= math.prod(shape) <= max_bytes:
-        raise ValueError(_complaint(path, f"a header that promises {math.prod(shape):,} bytes (shape {shape})",
-                                    f"1 to {max_bytes:,}", "If this is meant, raise `max_bytes`."))
+        found = f"a header that promises {math.prod(shape):,} bytes (shape {shape})"
+        cure = "If it is right, read the file with a larger `max_bytes`." if math.prod(shape) else "The file is empty."
+        raise ValueError(_complaint(path, found, f"1 to {max_bytes:,}", cure))
     return shape
 
-# %% ../nbs/01_data.ipynb #2b24406a
+# %% ../nbs/01_data.ipynb #95a87add
 def _read_exactly(file, n, path):
     "Read `n` bytes and see that the file ends there, or raise `ValueError`."
     data = bytearray()
     while len(data) <= n and (piece := file.read(min(2**20, n + 1 - len(data)))):
         data += piece
     if len(data) != n:
-        found = f"{len(data):,} bytes of data" if len(data) < n else "more data than that"
+        found = f"{len(data):,} bytes of data" if len(data) < n else f"more than {n:,} bytes of data"
         raise ValueError(_complaint(path, found, f"{n:,} bytes, as its header promises"))
     return data
 
@@ -115,7 +116,7 @@ def _tiles(images, cols):
         sheet[top : top + h, left : left + w] = image
     return sheet, corners
 
-# %% ../nbs/01_data.ipynb #9781b248
+# %% ../nbs/01_data.ipynb #1bc3a79a
 def show_images(
     x,              # square images: [n, side * side], [n, side, side] or [n, 1, side, side]
     labels=None,    # something to write over each image: n of them, or None
@@ -129,7 +130,7 @@ def show_images(
     sheet, corners = _tiles(x.detach().float().reshape(len(x), side, side), cols)
     words = [str(label.item() if hasattr(label, "item") else label) for label in ([] if labels is None else labels)]
     fig, [ax] = canvas(width=9, height=9 * sheet.shape[0] / sheet.shape[1])
-    ax.imshow(sheet, cmap="gray", vmin=x.min(), vmax=x.max())
+    ax.imshow(sheet.numpy(), cmap="gray", vmin=x.min(), vmax=x.max())
     ax.axis("off")
     for word, (left, top) in zip(words, corners):
         ax.text(left + side / 2, top - 2, word, ha="center", color="#7d7d7d")

@@ -88,19 +88,19 @@ def evaluate(
         raise ValueError("found no mini-batch to evaluate: is the data loader an iterator that is used up?")
     return loss / n, right / n
 
-# %% ../nbs/02_minibatch_training.ipynb #34162291
+# %% ../nbs/02_minibatch_training.ipynb #735c9ba4
 class Model:
     "Note each layer as it is assigned, as `torch.nn.Module` does. Subclasses add `forward`."
     def __setattr__(self, name, value):
-        if hasattr(value, "parameters"):
+        if hasattr(value, "parameters"):                 # a layer: it has parameters of its own
             self._layers()[name] = value
-        super().__setattr__(name, value)
+        super().__setattr__(name, value)                 # and assign it, as Python would have
 
     def _layers(self):
-        return self.__dict__.setdefault("_noted", {})
+        return self.__dict__.setdefault("_noted", {})    # an empty dict at the first call
 
     def parameters(self) -> list:
-        "List the parameters of all layers, in the order of assignment, a shared one once."
+        "List the parameters of all layers, in the order of assignment; a dict keeps a shared one once."
         return list(dict.fromkeys(p for layer in self._layers().values() for p in layer.parameters()))
 
     def __call__(self, xb):

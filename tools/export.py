@@ -4,10 +4,10 @@ from nbdev.export import nb_export
 from notebooks import ROOT, chapters
 
 
-def main(lib_path=ROOT / "exp"):
-    "Export every chapter."
-    for path in chapters():
-        nb_export(path, lib_path=lib_path)
+def main(root=ROOT):
+    "Export every chapter of `root/nbs` to `root/exp`."
+    for path in chapters(root):
+        nb_export(path, lib_path=root / "exp")
 
 
 if __name__ == "__main__":

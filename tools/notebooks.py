@@ -30,9 +30,9 @@ METADATA = {
 }
 
 
-def chapters():
+def chapters(root=ROOT):
     "List the notebooks of `nbs/`, in order."
-    return sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+    return sorted((root / "nbs").glob("[0-9]*.ipynb"))
 
 
 def read(path):
@@ -40,19 +40,25 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def run(path):
-    "Execute a copy of the notebook at `path`, in order, in a new kernel and an empty folder; give it back tidy."
+def run(path, epilogue=()):
+    """Execute a copy of the notebook at `path`, in order, in a new kernel and an empty folder; give it back tidy.
+
+    Each string of `epilogue` is run as a further cell after the last; with it, give also the list of what they print.
+    """
     notebook = read(path)
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
+    notebook.cells += [nbformat.v4.new_code_cell(code) for code in epilogue]
+    options = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"]}
     with tempfile.TemporaryDirectory() as empty:
-        options = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"]}
         client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": empty}}, **options)
         try:
             client.execute()
         except CellExecutionError as error:
-            raise SystemExit(f"{Path(path).name}: {ANSI.sub('', str(error))}") from None
-    return tidy(notebook)
+            raise RuntimeError(f"{Path(path).name}: {ANSI.sub('', str(error))}") from None
+    added = [notebook.cells.pop() for _ in epilogue][::-1]
+    said = ["".join(output.get("text", "") for output in cell.outputs) for cell in added]
+    return (tidy(notebook), said) if epilogue else tidy(notebook)
 
 
 def tidy(notebook):

@@ -15,7 +15,10 @@ PICTURES = ROOT / "docs" / "_static"
 def refresh(path):
     "Run one notebook, store it with its outputs, and report."
     stored, start = read(path), time.perf_counter()
-    fresh = run(path)
+    try:
+        fresh = run(path)
+    except RuntimeError as error:
+        sys.exit(str(error))
     seconds = time.perf_counter() - start
     changes = differences(stored, fresh, path.name)
     if changes or figures(stored) != figures(fresh):

@@ -1,7 +1,7 @@
 """Make `.venv` and install the project into it. Quick when there is nothing to do.
 
-    python3 tools/venv.py lab     what a learner needs: the package, JupyterLab, nbdev
-    python3 tools/venv.py dev     the same and the test tools
+    python3 tools/environment.py lab     what a learner needs: the package, JupyterLab, nbdev
+    python3 tools/environment.py dev     the same and the test tools
 
 Plain Python, no package needed; old versions must be able to parse it, so that they can be told that they are too old.
 A `.venv` that works is kept (with what you installed into it yourself, a CPU-only torch for instance);
@@ -85,6 +85,15 @@ def run(*command):
                  "the same command goes on from here.".format(code))
 
 
+def quieten():
+    "Tell this environment's JupyterLab not to ask for news and updates: it may have no network, and it has work to do."
+    folder = os.path.join(VENV, "share", "jupyter", "lab", "settings")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "overrides.json"), "w") as file:
+        notices = {"checkForUpdates": False, "fetchNews": "false"}
+        json.dump({"@jupyterlab/apputils-extension:notification": notices}, file)
+
+
 def main(extra):
     "Make sure that `extra` is installed."
     found = complaint(sys.version_info, min_python(), has_venv())
@@ -100,11 +109,12 @@ def main(extra):
     if os.path.exists(STAMP):
         os.remove(STAMP)
     run(PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--editable", ".[{}]".format(extra))
+    quieten()
     with open(STAMP, "w") as file:
         json.dump({extra: want}, file)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] not in (["lab"], ["dev"]):
-        sys.exit("usage: python3 tools/venv.py lab|dev")
+        sys.exit("usage: python3 tools/environment.py lab|dev")
     main(sys.argv[1])

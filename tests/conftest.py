@@ -1,0 +1,61 @@
+"""What all tests share: one thread, repeatable random numbers, a browser, the executed notebooks."""
+
+import os
+import shutil
+import subprocess
+
+import exercises
+import notebooks
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("ours", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("ours")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    "Start every test from the same random numbers."
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def executed():
+    "Give a function: path → (fresh notebook, {(title of exercise, 'mistake' or 'solution'): what its check said})."
+    done = {}
+
+    def execute(path):
+        if path not in done:
+            found = exercises.find(notebooks.read(path))
+            asked = [(e, kind) for e in found for kind in ("mistake", "solution")]
+            code = [f"{getattr(e, kind)}\n_ = {e.check}({e.name}); print(_.solved, _.message)" for e, kind in asked]
+            fresh, said = notebooks.run(path, [*code, "0"])  # never empty, so that the answer has one shape
+            done[path] = fresh, dict(zip([(e.title, kind) for e, kind in asked], said))
+        return done[path]
+
+    return execute
+
+
+@pytest.fixture(scope="session")
+def files():
+    "List the project's own files: what git tracks, and what it would."
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=notebooks.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [notebooks.ROOT / name for name in listed if (notebooks.ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "Start Chromium. Without one: a failure in CI, a skip with the reason elsewhere."
+    path = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+    if path is None:
+        reason = "no Chromium on this machine: the browser tests need one (Debian: apt install chromium)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync"] + (["--no-sandbox"] if os.geteuid() == 0 else [])
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=quiet)

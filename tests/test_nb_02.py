@@ -1,0 +1,467 @@
+"""The training pieces against PyTorch's: values, gradients, contracts, and every error."""
+
+import math
+
+import pytest
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils import data
+
+from exp.nb_02 import *
+
+dtypes = st.sampled_from([torch.float32, torch.float64])
+
+
+@st.composite
+def logits_and_labels(draw, scale=20.0):
+    "Draw logits [n, classes] and labels [n]."
+    n, classes, seed = draw(st.integers(1, 9)), draw(st.integers(1, 12)), draw(st.integers(0, 2**31))
+    generator, size = torch.Generator().manual_seed(seed), draw(st.floats(0, scale))
+    logits = size * torch.randn(n, classes, generator=generator, dtype=draw(dtypes))
+    return logits, torch.randint(classes, (n,), generator=generator)
+
+
+def value_and_gradient(function, logits, *rest):
+    "Give what a function returns, and the gradient of its sum (weighted, so that no two entries count alike)."
+    logits = logits.clone().requires_grad_()
+    result = function(logits, *rest)
+    weights = torch.linspace(1, 2, result.numel(), dtype=result.dtype).reshape(result.shape)
+    (weights * result).sum().backward()
+    return result.detach(), logits.grad
+
+
+def agree(ours, theirs, logits, *rest):
+    "Compare values and gradients of two functions; neither may change its arguments."
+    before = [logits.clone(), *(r.clone() for r in rest)]
+    tolerance = 1e-4 if logits.dtype == torch.float32 else 1e-10
+    for a, b in zip(value_and_gradient(ours, logits, *rest), value_and_gradient(theirs, logits, *rest)):
+        assert a.dtype == b.dtype and near(a, b, rtol=tolerance, atol=tolerance)
+    ours(logits, *rest)
+    assert all(torch.equal(a, b) for a, b in zip(before, [logits, *rest]))
+
+
+# The loss
+
+
+@given(logits_and_labels())
+def test_log_softmax(pair):
+    agree(log_softmax, lambda z: F.log_softmax(z, dim=-1), pair[0])
+
+
+@given(logits_and_labels())
+def test_nll(pair):
+    agree(nll, F.nll_loss, F.log_softmax(pair[0], dim=1), pair[1])
+
+
+@given(logits_and_labels())
+def test_cross_entropy_loss(pair):
+    agree(cross_entropy_loss, F.cross_entropy, *pair)
+
+
+@given(logits_and_labels(scale=1e30))
+def test_the_loss_never_overflows(pair):
+    assert log_softmax(pair[0]).isfinite().all() and not cross_entropy_loss(*pair).isnan()
+
+
+@given(logits_and_labels())
+def test_accuracy_is_a_count_by_hand(pair):
+    logits, y = pair
+    right = sum(max(range(len(row)), key=row.__getitem__) == label for row, label in zip(logits.tolist(), y.tolist()))
+    assert near(accuracy(logits, y), right / len(y))
+    agree_before = logits.clone()
+    accuracy(logits, y)
+    assert torch.equal(agree_before, logits)
+
+
+@pytest.mark.parametrize("function", [nll, cross_entropy_loss, accuracy])
+@pytest.mark.parametrize(
+    "y, words",
+    [
+        (torch.tensor([0, 3]), "labels from 0 to 3, expected 0 to 2"),
+        (torch.tensor([-1, 0]), "labels from -1 to 0, expected 0 to 2"),
+        (torch.tensor([0]), r"scores \[2, 3\] and labels \[1\]"),
+        (torch.tensor([[0], [1]]), r"labels \[2, 1\]"),
+        (torch.tensor([0.0, 1.0]), "torch.float32, expected torch.int64"),
+        (torch.tensor([0, 1], dtype=torch.uint8), "torch.uint8, expected torch.int64"),
+    ],
+)
+def test_labels_that_cannot_be_are_named(function, y, words):
+    with pytest.raises(ValueError, match=words):
+        function(torch.zeros(2, 3), y)
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match=r"scores \[0, 3\]"):
+        cross_entropy_loss(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+
+
+# normalize
+
+
+@given(st.integers(2, 50), st.integers(1, 5), dtypes)
+def test_normalize(n, columns, dtype):
+    x = 7 + 3 * torch.randn(n, columns, dtype=dtype)
+    before, m, s = x.clone(), x.mean(), x.std()
+    if s > 0:
+        z = normalize(x, m, s)
+        assert near(z.mean(), 0.0, atol=1e-4) and near(z.std(), 1.0, rtol=1e-4) and torch.equal(x, before)
+        assert near(z * s + m, x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("s", [0.0, -1.0, math.nan, torch.tensor([1.0, 0.0])])
+def test_normalize_refuses_a_deviation_that_is_not_above_zero(s):
+    with pytest.raises(ValueError, match="standard deviation: found"):
+        normalize(torch.ones(3, 2), 0.0, s)
+
+
+# SGD
+
+
+def problem(shapes, dtype, unused):
+    "Give parameters of these shapes and a loss of them; the last takes no part in it if `unused`."
+    parameters = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    used = parameters[:-1] if unused else parameters
+    return parameters, lambda: sum(((p**2).sum() + p.sin().sum()) for p in used)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 40), max_size=2), min_size=2, max_size=4),
+    dtypes,
+    st.booleans(),
+    st.sampled_from([0.0, 1e-4, 0.1, 0.3, 1.0, 7.7]),
+)
+def test_sgd_is_pytorchs_bit_for_bit(shapes, dtype, unused, lr):
+    ran = []
+    for optimiser in (SGD, torch.optim.SGD):
+        torch.manual_seed(1)
+        parameters, loss = problem(shapes, dtype, unused)
+        optim = optimiser(parameters, lr)
+        for _ in range(4):
+            optim.zero_grad()
+            loss().backward()
+            optim.step()
+        ran.append(parameters)
+    assert all(torch.equal(a, b) for a, b in zip(*ran, strict=True))
+
+
+def test_sgd_skips_parameters_without_a_gradient_and_drops_all():
+    p, q = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    optim = SGD([p, q], lr=0.5)
+    p.sum().backward()
+    optim.step()
+    assert p.tolist() == [0.5, 0.5] and q.tolist() == [1.0, 1.0] and q.grad is None
+    optim.zero_grad()
+    assert p.grad is None
+
+
+def test_sgd_takes_a_generator():
+    assert len(SGD(p for p in nn.Linear(2, 3).parameters()).parameters) == 2
+
+
+def test_sgd_refuses_what_cannot_work():
+    with pytest.raises(ValueError, match="found no parameters"):
+        SGD([])
+    with pytest.raises(ValueError, match="found -0.1, expected 0 or more"):
+        SGD([torch.ones(1, requires_grad=True)], lr=-0.1)
+    with pytest.raises(ValueError, match="found nan"):
+        SGD([torch.ones(1, requires_grad=True)], lr=math.nan)
+
+
+# Model, ModuleList, Sequential
+
+
+class Twice(Model):
+    "A model that uses a layer of its own and a list of layers."
+
+    def __init__(self):
+        self.first = nn.Linear(3, 4)
+        self.rest = ModuleList([nn.ReLU(), nn.Linear(4, 2)])
+        self.words = "not a layer"
+
+    def forward(self, xb):
+        xb = self.first(xb)
+        for layer in self.rest:
+            xb = layer(xb)
+        return xb
+
+
+def test_model_lists_the_parameters_of_its_layers_and_of_theirs():
+    assert [tuple(p.shape) for p in Twice().parameters()] == [(4, 3), (4,), (2, 4), (2,)]
+    assert repr(Twice()).splitlines() == [
+        "Twice(",
+        "  (first): Linear(in_features=3, out_features=4, bias=True)",
+        "  (rest): ModuleList(",
+        "    (0): ReLU()",
+        "    (1): Linear(in_features=4, out_features=2, bias=True)",
+        "  )",
+        ")",
+    ]
+
+
+def test_model_forgets_a_layer_that_is_replaced():
+    model = Twice()
+    model.first = nn.Linear(3, 4, bias=False)
+    assert [tuple(p.shape) for p in model.parameters()] == [(4, 3), (2, 4), (2,)]
+
+
+def test_model_without_layers_has_no_parameters():
+    assert Model().parameters() == [] and repr(Model()) == "Model(\n)"
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=5), st.booleans())
+def test_sequential_is_pytorchs(widths, shared):
+    layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:])]
+    if shared and widths[0] == widths[-1]:
+        layers += layers[:1] if len(set(widths)) == 1 else []
+    ours, theirs = Sequential(*layers), nn.Sequential(*layers)
+    x = torch.randn(3, widths[0])
+    assert torch.equal(ours(x), theirs(x)) and len(ours) == len(theirs) and ours[0] is theirs[0]
+    assert all(a is b for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_a_shared_layer_counts_once():
+    layer = nn.Linear(2, 2)
+    assert len(Sequential(layer, nn.ReLU(), layer).parameters()) == 2
+    assert len(list(nn.Sequential(layer, nn.ReLU(), layer).parameters())) == 2
+
+
+def test_what_is_no_layer_is_refused():
+    with pytest.raises(TypeError, match="layer 1: found <.*relu.*nn.ReLU"):
+        Sequential(nn.Linear(2, 2), torch.relu)
+
+
+def test_train_and_eval_reach_every_layer():
+    model = Sequential(nn.Linear(4, 4), Sequential(nn.Dropout(0.5)))
+    x = torch.ones(64, 4)
+    assert model.training and not torch.equal(model(x), model(x))
+    assert model.eval() is model and torch.equal(model(x), model(x)) and not model.training
+    assert model.train().training and not torch.equal(model(x), model(x))
+
+
+# Dataset, DataLoader
+
+
+def small(n=10):
+    "Give n inputs and labels that can be told apart."
+    return torch.arange(n, dtype=torch.float32)[:, None].repeat(1, 3), torch.arange(n) % 3
+
+
+@given(st.integers(1, 30), st.randoms())
+def test_dataset_is_pytorchs_for_every_index(n, random):
+    x, y = small(n)
+    ours, theirs = Dataset(x, y), data.TensorDataset(x, y)
+    i, j = sorted(random.randrange(-n, n) for _ in range(2))
+    for index in (i, slice(i, j), slice(None, None, 2), torch.randint(n, (5,)), [i, j]):
+        assert len(ours) == len(theirs) == n
+        assert all(torch.equal(a, b) for a, b in zip(ours[index], theirs[index], strict=True))
+
+
+def test_dataset_refuses_what_does_not_match():
+    with pytest.raises(ValueError, match="10 inputs and 9 labels"):
+        Dataset(torch.ones(10, 2), torch.ones(9))
+    with pytest.raises(ValueError, match="empty dataset"):
+        Dataset(torch.ones(0, 2), torch.ones(0))
+
+
+@given(st.integers(1, 40), st.integers(1, 50))
+def test_dataloader_is_pytorchs(n, batch_size):
+    x, y = small(n)
+    ours, theirs = DataLoader(Dataset(x, y), batch_size), data.DataLoader(data.TensorDataset(x, y), batch_size)
+    assert len(ours) == len(theirs) == len(list(ours)) == math.ceil(n / batch_size)
+    for (xa, ya), (xb, yb) in zip(ours, theirs, strict=True):
+        assert torch.equal(xa, xb) and torch.equal(ya, yb)
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 99))
+def test_shuffling_keeps_pairs_and_loses_nothing(n, batch_size, seed):
+    x, y = small(n)
+    loader = DataLoader(Dataset(x, y), batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    xs, ys = (torch.cat(parts) for parts in zip(*loader))
+    assert torch.equal(xs, x[order]) and torch.equal(ys, y[order])
+    assert sorted(torch.cat([xb[:, 0] for xb, _ in loader]).tolist()) == x[:, 0].tolist()
+
+
+def test_each_epoch_has_its_own_order_and_the_seed_repeats_them():
+    def epochs():
+        loader = DataLoader(Dataset(*small(50)), 8, shuffle=True, generator=torch.Generator().manual_seed(5))
+        return [torch.cat([xb[:, 0] for xb, _ in loader]).tolist() for _ in range(3)]
+
+    first, second, third = epochs()
+    assert first != second != third != first and epochs() == [first, second, third]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_dataloader_refuses_a_batch_size_below_one(batch_size):
+    with pytest.raises(ValueError, match=f"found {batch_size}, expected 1 or more"):
+        DataLoader(Dataset(*small()), batch_size)
+
+
+def test_dataloader_refuses_an_empty_dataset():
+    with pytest.raises(ValueError, match="empty dataset"):
+        DataLoader([])
+
+
+def test_loaders_and_datasets_are_interchangeable():
+    x, y = small(20)
+    for loader in (
+        DataLoader(data.TensorDataset(x, y), 8),
+        data.DataLoader(Dataset(x, y), 8),
+        data.DataLoader(Dataset(x, y), 8, num_workers=1),
+    ):
+        assert torch.equal(torch.cat([xb for xb, _ in loader]), x)
+        assert torch.equal(torch.cat([yb for _, yb in loader]), y)
+
+
+# fit
+
+
+def blobs(n=150):
+    "Give three clouds of points that can be told apart."
+    generator = torch.Generator().manual_seed(3)
+    y = torch.arange(n) % 3
+    return torch.randn(n, 4, generator=generator) + 6 * F.one_hot(y, 4), y
+
+
+def net(kind=Sequential):
+    "Build a small model from the same random numbers each time."
+    set_seed(0)
+    return kind(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def stock_loop(loader, model, criterion, optim, n_epochs=1):
+    "Train as every PyTorch tutorial does; give the losses."
+    losses = []
+    for _ in range(n_epochs):
+        model.train()
+        for xb, yb in loader:
+            loss = criterion(model(xb), yb)
+            losses.append(loss.item())
+            optim.zero_grad()
+            loss.backward()
+            optim.step()
+    return losses
+
+
+def test_fit_is_the_stock_loop_bit_for_bit():
+    model = net(nn.Sequential)
+    loader = data.DataLoader(data.TensorDataset(*blobs()), batch_size=16)
+    losses = stock_loop(loader, model, F.cross_entropy, torch.optim.SGD(model.parameters(), lr=0.1), 3)
+    ours = net()
+    history = fit(DataLoader(Dataset(*blobs()), 16), ours, F.cross_entropy, SGD(ours.parameters(), lr=0.1), 3)
+    assert history.losses == losses
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("loader", [DataLoader, data.DataLoader])
+@pytest.mark.parametrize("kind", [Sequential, nn.Sequential])
+@pytest.mark.parametrize("optimiser", [SGD, torch.optim.SGD, torch.optim.Adam])
+@pytest.mark.parametrize("criterion", [cross_entropy_loss, F.cross_entropy, nn.CrossEntropyLoss()])
+def test_every_mixture_of_pieces_learns(loader, kind, optimiser, criterion):
+    model = net(kind)
+    valid = loader(Dataset(*blobs(30)), batch_size=8)
+    optim = optimiser(model.parameters(), lr=0.05)
+    history = fit(loader(Dataset(*blobs()), batch_size=16), model, criterion, optim, 4, valid)
+    assert history.valid_accs[-1] > 0.9 and history.valid_losses[-1] < history.valid_losses[0]
+
+
+def test_our_pieces_work_in_the_stock_loop():
+    model = net()
+    losses = stock_loop(DataLoader(Dataset(*blobs()), 16), model, cross_entropy_loss, SGD(model.parameters()), 5)
+    assert losses[-1] < 0.3 < losses[0]
+
+
+def test_fit_counts_all_batches_and_weighs_them_by_size():
+    x, y = blobs(50)
+    model = net()
+    history = fit(DataLoader(Dataset(x, y), 16), model, cross_entropy_loss, SGD(model.parameters(), lr=0.0), 2)
+    assert history.sizes == [16, 16, 16, 2] * 2
+    assert near(train_losses(history), [cross_entropy_loss(model(x), y).item()] * 2)
+    assert near(train_accs(history), [accuracy(model(x), y).item()] * 2)
+
+
+def test_validation_is_over_the_whole_set_and_disturbs_nothing():
+    x, y = blobs()
+    plain, watched = net(), net()
+    without = fit(DataLoader(Dataset(x, y), 16), plain, cross_entropy_loss, SGD(plain.parameters()), 2)
+    valid = DataLoader(Dataset(*blobs(50)), 16)
+    seen = fit(DataLoader(Dataset(x, y), 16), watched, cross_entropy_loss, SGD(watched.parameters()), 2, valid)
+    assert same(seen, without).word == "identical" and seen.valid_steps == [10, 20]
+    xv, yv = blobs(50)
+    assert near(seen.valid_losses[-1], cross_entropy_loss(watched(xv), yv).item())
+    assert near(seen.valid_accs[-1], accuracy(watched(xv), yv).item())
+
+
+def test_dropout_and_batch_norm_are_off_in_validation_and_on_in_training():
+    for kind in (Sequential, nn.Sequential):
+        modes = []
+        probe = nn.Identity()
+        probe.register_forward_hook(lambda module, *_, modes=modes: modes.append(module.training))
+        model = kind(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), probe, nn.Linear(8, 3))
+        loader = DataLoader(Dataset(*blobs(32)), 16)
+        fit(loader, model, cross_entropy_loss, SGD(model.parameters()), 2, loader)
+        assert modes == [True, True, False, False] * 2
+
+
+def test_fit_continues_a_history():
+    model = net()
+    loader, optim = DataLoader(Dataset(*blobs()), 16), SGD(model.parameters())
+    history = fit(loader, model, cross_entropy_loss, optim)
+    assert fit(loader, model, cross_entropy_loss, optim, history=history) is history
+    assert len(history.losses) == 20 and len(train_losses(history)) == 2
+
+
+def test_fit_is_not_misled_by_gradients_left_over():
+    clean, dirty = net(), net()
+    for p in dirty.parameters():
+        p.grad = torch.full_like(p, 100.0)
+    loader = DataLoader(Dataset(*blobs()), 16)
+    runs = [fit(loader, model, cross_entropy_loss, SGD(model.parameters())) for model in (clean, dirty)]
+    assert same(*runs).word == "identical"
+
+
+def test_a_loss_that_diverges_is_named_with_epoch_and_batch():
+    model = net()
+    with pytest.raises(FloatingPointError, match=r"(nan|inf) at epoch \d, mini-batch \d.*smaller learning rate"):
+        fit(DataLoader(Dataset(*blobs()), 16), model, cross_entropy_loss, SGD(model.parameters(), lr=1e30), 2)
+
+
+def test_a_loader_that_gives_nothing_is_refused():
+    model = net()
+    used_up = iter(DataLoader(Dataset(*blobs()), 16))
+    with pytest.raises(ValueError, match="epoch 2 had no mini-batch"):
+        fit(used_up, model, cross_entropy_loss, SGD(model.parameters()), n_epochs=2)
+    with pytest.raises(ValueError, match="no mini-batch to evaluate"):
+        evaluate([], model, cross_entropy_loss)
+
+
+def test_labels_outside_the_classes_stop_training():
+    x, y = blobs()
+    model = net()
+    with pytest.raises(ValueError, match="labels from 0 to 3, expected 0 to 2"):
+        fit(DataLoader(Dataset(x, y + (y == 2)), 16), model, cross_entropy_loss, SGD(model.parameters()))
+
+
+# The module
+
+
+def test_star_imports_give_the_names_of_the_design():
+    import exp.nb_00
+    import exp.nb_01
+    import exp.nb_02
+
+    workbench = "near History same show_diff LiveCurve ledger exercise set_seed torch".split()
+    ours = "normalize nll log_softmax cross_entropy_loss accuracy Model SGD ModuleList Sequential Dataset DataLoader"
+    assert set(workbench) <= set(exp.nb_00.__all__)
+    assert {*exp.nb_00.__all__, "read_idx", "get_mnist_data", "show_images"} == set(exp.nb_01.__all__)
+    assert {*exp.nb_01.__all__, *ours.split(), "evaluate", "fit"} == set(exp.nb_02.__all__)
+
+
+def test_every_exported_name_is_documented():
+    import exp.nb_02
+
+    for name in exp.nb_02.__all__:
+        thing = getattr(exp.nb_02, name)
+        assert name == "torch" or (thing.__doc__ and thing.__doc__[0].isupper() and "\n" not in thing.__doc__), name
