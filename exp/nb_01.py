@@ -116,19 +116,20 @@ def _tiles(images, cols):
         sheet[top : top + h, left : left + w] = image
     return sheet, corners
 
-# %% ../nbs/01_data.ipynb #1bc3a79a
+# %% ../nbs/01_data.ipynb #459223b3
 def show_images(
     x,              # square images: [n, side * side], [n, side, side] or [n, 1, side, side]
     labels=None,    # something to write over each image: n of them, or None
     cols: int = 10, # images in a row
 ) -> Picture:
     "Show images in a labelled grid; the darkest value of all is black, the brightest white."
-    side = math.isqrt(x[0].numel())
-    if side * side != x[0].numel() or (labels is not None and len(labels) != len(x)):
+    side = math.isqrt(x.shape[-1]) if x.dim() == 2 else x.shape[-1]
+    sound = x.dim() in (2, 3, 4) and len(x) and x[0].numel() == side * side and cols >= 1
+    if not sound or (labels is not None and len(labels) != len(x)):
         given = "no labels" if labels is None else f"{len(labels)} labels"
-        raise ValueError(f"found x {list(x.shape)} and {given}, expected square images and a label for each")
+        raise ValueError(f"found x {list(x.shape)} and {given}, expected square images [n, …] with a label each")
     sheet, corners = _tiles(x.detach().float().reshape(len(x), side, side), cols)
-    words = [str(label.item() if hasattr(label, "item") else label) for label in ([] if labels is None else labels)]
+    words = [str(label.item() if hasattr(label, "item") else label) for label in (() if labels is None else labels)]
     fig, [ax] = canvas(width=9, height=9 * sheet.shape[0] / sheet.shape[1])
     ax.imshow(sheet.numpy(), cmap="gray", vmin=x.min(), vmax=x.max())
     ax.axis("off")

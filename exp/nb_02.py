@@ -12,13 +12,15 @@ __all__ = ['normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 
 # %% ../nbs/02_minibatch_training.ipynb #cfbc326b
 from .nb_01 import *
 
-# %% ../nbs/02_minibatch_training.ipynb #b1af48f8
+# %% ../nbs/02_minibatch_training.ipynb #6ee8bf49
 def normalize(
     x: torch.Tensor,   # any shape
     m,                 # mean: a number, or a tensor that broadcasts to `x`
     s,                 # standard deviation, likewise, above 0
 ) -> torch.Tensor:     # the shape of `x`
-    "Shift and scale `x`; `x` itself stays as it is. Raise `ValueError` if `s` is not above 0."
+    "Shift and scale `x`; `x` itself stays as it is. Raise `ValueError` if `s` is not above 0, or `x` not of floats."
+    if not torch.is_floating_point(x):
+        raise ValueError(f"found x of type {x.dtype}, expected floats: bytes minus a mean would wrap round (x.float())")
     if not (torch.as_tensor(s) > 0).all():
         raise ValueError(f"standard deviation: found {s}, expected more than 0. Is every value of the data the same?")
     return (x - m) / s
@@ -46,12 +48,13 @@ def nll(
 # %% ../nbs/02_minibatch_training.ipynb #f841a768
 import math
 
-# %% ../nbs/02_minibatch_training.ipynb #16fec11b
+# %% ../nbs/02_minibatch_training.ipynb #fc47d75a
 def log_softmax(
     logits: torch.Tensor,   # [n, classes]
 ) -> torch.Tensor:          # log-probabilities [n, classes]
     "Turn logits into log-probabilities without overflow; see `torch.nn.functional.log_softmax`."
-    return logits - logits.logsumexp(dim=-1, keepdim=True)
+    z = logits - logits.detach().amax(dim=-1, keepdim=True)             # the largest of a row is 0
+    return z - z.exp().sum(dim=-1, keepdim=True).log()
 
 # %% ../nbs/02_minibatch_training.ipynb #7c5f68c2
 def cross_entropy_loss(
@@ -70,8 +73,7 @@ def accuracy(
     _check(logits, y)
     return (logits.argmax(dim=1) == y).float().mean()
 
-# %% ../nbs/02_minibatch_training.ipynb #505e0380
-@torch.no_grad()
+# %% ../nbs/02_minibatch_training.ipynb #1307998e
 def evaluate(
     dataloader,   # gives mini-batches (xb, yb)
     model,        # gives logits [n, classes] for xb, in whatever mode it is
@@ -79,21 +81,29 @@ def evaluate(
 ) -> tuple:       # mean loss and accuracy over all samples
     "Judge a model by a whole set, every sample counting once. Raise `ValueError` if there is none."
     n = loss = right = 0
-    for xb, yb in dataloader:
-        logits = model(xb)
-        loss += len(xb) * criterion(logits, yb).item()
-        right += round(len(xb) * accuracy(logits, yb).item())
-        n += len(xb)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for xb, yb in dataloader:
+            logits = model(xb)
+            loss += len(xb) * criterion(logits, yb).item()
+            right += round(len(xb) * accuracy(logits, yb).item())
+            n += len(xb)
     if not n:
         raise ValueError("found no mini-batch to evaluate: is the data loader an iterator that is used up?")
     return loss / n, right / n
 
-# %% ../nbs/02_minibatch_training.ipynb #735c9ba4
+# %% ../nbs/02_minibatch_training.ipynb #4cd047b2
+def _is_layer(value):
+    "Tell whether something has parameters to list (a class has not: write nn.ReLU(), not nn.ReLU)."
+    return callable(getattr(value, "parameters", None)) and not isinstance(value, type)
+
+# %% ../nbs/02_minibatch_training.ipynb #c179acc9
 class Model:
     "Note each layer as it is assigned, as `torch.nn.Module` does. Subclasses add `forward`."
     def __setattr__(self, name, value):
-        if hasattr(value, "parameters"):                 # a layer: it has parameters of its own
+        if _is_layer(value):
             self._layers()[name] = value
+        else:
+            self._layers().pop(name, None)               # if a layer had this name, it is gone
         super().__setattr__(name, value)                 # and assign it, as Python would have
 
     def _layers(self):
@@ -110,13 +120,15 @@ class Model:
         lines = [f"({name}): {layer}".replace("\n", "\n  ") for name, layer in self._layers().items()]
         return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
 
-# %% ../nbs/02_minibatch_training.ipynb #a213e311
+# %% ../nbs/02_minibatch_training.ipynb #057b8eee
 class SGD:
-    "Descend as `torch.optim.SGD`, bit for bit. Raise `ValueError` for lr < 0 or no parameters."
+    "Descend as `torch.optim.SGD`, bit for bit. Raise `ValueError` or `TypeError` for what cannot be trained."
     def __init__(self, parameters, lr=0.1):
         self.parameters, self.lr = list(parameters), lr
         if not self.parameters:
             raise ValueError("SGD: found no parameters. Does the model keep its layers in a plain list?")
+        if not all(isinstance(p, torch.Tensor) and p.is_leaf for p in self.parameters):
+            raise TypeError(f"SGD: found {type(parameters).__name__}, expected parameters: model.parameters()?")
         if not lr >= 0:
             raise ValueError(f"lr: found {lr}, expected 0 or more")
 
@@ -132,13 +144,13 @@ class SGD:
         for p in self.parameters:
             p.grad = None
 
-# %% ../nbs/02_minibatch_training.ipynb #a9a4ae60
+# %% ../nbs/02_minibatch_training.ipynb #9934cb74
 class ModuleList(Model):
     "List layers, parameters known; see `torch.nn.ModuleList`. Raise `TypeError` for what is no layer."
     def __init__(self, layers):
         for i, layer in enumerate(layers):
-            if not hasattr(layer, "parameters"):
-                raise TypeError(f"layer {i}: found {layer!r}, expected a layer, for example nn.ReLU() for torch.relu")
+            if not _is_layer(layer):
+                raise TypeError(f"layer {i}: found {layer!r}, expected a layer, such as nn.ReLU()")
             setattr(self, str(i), layer)
 
     def __iter__(self):
@@ -177,7 +189,7 @@ class Dataset:
     def __getitem__(self, i):
         return self.x[i], self.y[i]
 
-# %% ../nbs/02_minibatch_training.ipynb #48ca4891
+# %% ../nbs/02_minibatch_training.ipynb #1f9c1955
 class DataLoader:
     "Give mini-batches, in order or newly shuffled each epoch; see `torch.utils.data.DataLoader`."
     def __init__(self, ds, batch_size=64, shuffle=False, generator=None):
@@ -185,18 +197,18 @@ class DataLoader:
             raise ValueError(f"batch_size: found {batch_size}, expected 1 or more")
         if not len(ds):
             raise ValueError("found an empty dataset, expected at least one sample")
-        self.ds, self.batch_size, self.shuffle, self.generator = ds, batch_size, shuffle, generator
+        if isinstance(ds, (list, tuple)):
+            raise TypeError("found a list of samples, expected a dataset that gives many at once: Dataset(x, y)")
+        self.dataset, self.batch_size, self.shuffle, self.generator = ds, batch_size, shuffle, generator
 
     def __len__(self):
-        return math.ceil(len(self.ds) / self.batch_size)
+        return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self):
-        n, bs = len(self.ds), self.batch_size
-        if not self.shuffle:
-            yield from (self.ds[i:i+bs] for i in range(0, n, bs))
-        else:
-            order = torch.randperm(n, generator=self.generator)
-            yield from (self.ds[order[i:i+bs]] for i in range(0, n, bs))
+        n, bs = len(self.dataset), self.batch_size
+        order = torch.randperm(n, generator=self.generator).tolist() if self.shuffle else None
+        for i in range(0, n, bs):
+            yield self.dataset[order[i:i+bs] if self.shuffle else slice(i, i+bs)]
 
 # %% ../nbs/02_minibatch_training.ipynb #5a1d1599
 def _train(self, mode=True):

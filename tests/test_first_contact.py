@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import venv
 
 import environment
@@ -96,26 +95,62 @@ def test_a_fresh_folder_gets_an_environment_and_a_stamp(tool, place):
     assert len(commands) == 2
 
 
+def make_environment(folder, **options):
+    "Make a real virtual environment, quickly."
+    venv.create(folder / ".venv", symlinks=True, **options)
+    return folder / ".venv" / "bin"
+
+
 def test_a_half_made_environment_is_made_anew(tool, place):
     folder, commands = place
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
     (folder / ".venv" / "bin" / "python").chmod(0o755)
+    assert tool.state() == "broken"
     tool.main("lab")
     assert "--clear" in commands[0]
 
 
-def test_an_environment_that_works_is_kept(tool, place, monkeypatch):
+def test_an_interrupted_installation_is_finished(tool, place):
     folder, commands = place
-    monkeypatch.setattr(tool, "works", lambda python: True)
-    (folder / ".venv").mkdir()
+    make_environment(folder, system_site_packages=True)
+    assert tool.state() == "sound"
     tool.main("dev")
     assert [command[2] for command in commands] == ["pip"]
 
 
-def test_a_moved_environment_is_noticed(tool, place):
+def test_an_environment_of_another_tool_gets_pip_and_keeps_its_packages(tool, place):
+    folder, commands = place
+    make_environment(folder)
+    assert tool.state() == "without pip"
+    tool.main("lab")
+    assert [command[2] for command in commands] == ["ensurepip", "pip"]
+
+
+def test_a_moved_folder_is_mended_and_keeps_its_packages(tool, place):
+    folder, commands = place
+    other = folder.parent / "where it was made"
+    other.mkdir()
+    make_environment(other, system_site_packages=True)
+    (other / ".venv").rename(folder / ".venv")
+    assert tool.state() == "moved"
+    tool.main("lab")
+    assert commands[0][2] == "venv" and "--clear" not in commands[0]
+
+
+def test_an_environment_with_an_old_python_is_made_anew(tool, place, monkeypatch):
+    folder, commands = place
+    make_environment(folder, system_site_packages=True)
+    monkeypatch.setattr(tool, "min_python", lambda: (3, 99))
+    assert tool.state() == "old"
+
+
+@pytest.mark.parametrize("content", ["", "5", "null", "[1]", "{"])
+def test_a_stamp_that_makes_no_sense_is_no_stamp(tool, place, content):
     folder, _ = place
-    assert not tool.works(sys.executable)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "installed.json").write_text(content)
+    assert tool.installed() == {}
 
 
 def test_new_requirements_are_installed(tool, place):

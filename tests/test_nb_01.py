@@ -208,6 +208,9 @@ def test_show_images_puts_each_image_where_its_label_is():
 def test_show_images_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="expected square images"):
         show_images(torch.rand(2, 7))
+    for shape in ((5, 4, 8, 8), (3, 2, 8), (0, 9), (9,)):
+        with pytest.raises(ValueError, match="expected square images"):
+            show_images(torch.rand(shape))
     with pytest.raises(ValueError, match="3 labels"):
         show_images(torch.rand(2, 9), labels=[1, 2, 3])
 

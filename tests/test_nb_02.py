@@ -63,6 +63,13 @@ def test_cross_entropy_loss(pair):
 @given(logits_and_labels(scale=1e30))
 def test_the_loss_never_overflows(pair):
     assert log_softmax(pair[0]).isfinite().all() and not cross_entropy_loss(*pair).isnan()
+    assert near(log_softmax(pair[0]), F.log_softmax(pair[0], dim=-1))
+
+
+@pytest.mark.parametrize("size", [1e2, 1e3, 1e4, 1e6])
+def test_large_logits_keep_their_digits(size):
+    z, y = torch.tensor([[size, size - 0.5, 0.0]]), torch.tensor([1])
+    assert near(cross_entropy_loss(z, y), F.cross_entropy(z.double(), y))
 
 
 @given(logits_and_labels())
@@ -116,6 +123,11 @@ def test_normalize_refuses_a_deviation_that_is_not_above_zero(s):
         normalize(torch.ones(3, 2), 0.0, s)
 
 
+def test_normalize_refuses_bytes():
+    with pytest.raises(ValueError, match="torch.uint8, expected floats"):
+        normalize(torch.tensor([0, 33, 255], dtype=torch.uint8), 33, 78)
+
+
 # SGD
 
 
@@ -167,6 +179,9 @@ def test_sgd_refuses_what_cannot_work():
         SGD([torch.ones(1, requires_grad=True)], lr=-0.1)
     with pytest.raises(ValueError, match="found nan"):
         SGD([torch.ones(1, requires_grad=True)], lr=math.nan)
+    for wrong in (net(), net(nn.Sequential), nn.Linear(2, 2).weight, [1.0]):
+        with pytest.raises(TypeError):
+            SGD(wrong)
 
 
 # Model, ModuleList, Sequential
@@ -206,6 +221,14 @@ def test_model_forgets_a_layer_that_is_replaced():
     assert [tuple(p.shape) for p in model.parameters()] == [(4, 3), (2, 4), (2,)]
 
 
+def test_model_forgets_a_layer_that_is_gone_and_passes_over_what_is_none():
+    model = Twice()
+    model.optim, model.kind = SGD(model.parameters()), nn.Linear
+    assert len(model.parameters()) == 4
+    model.first = None
+    assert len(model.parameters()) == 2
+
+
 def test_model_without_layers_has_no_parameters():
     assert Model().parameters() == [] and repr(Model()) == "Model(\n)"
 
@@ -228,8 +251,9 @@ def test_a_shared_layer_counts_once():
 
 
 def test_what_is_no_layer_is_refused():
-    with pytest.raises(TypeError, match="layer 1: found <.*relu.*nn.ReLU"):
-        Sequential(nn.Linear(2, 2), torch.relu)
+    for wrong in (torch.relu, nn.ReLU):
+        with pytest.raises(TypeError, match=r"layer 1: found <.*(relu|ReLU).*nn\.ReLU\(\)"):
+            Sequential(nn.Linear(2, 2), wrong)
 
 
 def test_train_and_eval_reach_every_layer():
@@ -302,17 +326,26 @@ def test_dataloader_refuses_a_batch_size_below_one(batch_size):
 def test_dataloader_refuses_an_empty_dataset():
     with pytest.raises(ValueError, match="empty dataset"):
         DataLoader([])
+    with pytest.raises(TypeError, match="found a list of samples"):
+        DataLoader([(torch.ones(2), 1), (torch.ones(2), 0)])
 
 
 def test_loaders_and_datasets_are_interchangeable():
     x, y = small(20)
     for loader in (
         DataLoader(data.TensorDataset(x, y), 8),
+        DataLoader(data.Subset(Dataset(x, y), range(20)), 8),
         data.DataLoader(Dataset(x, y), 8),
         data.DataLoader(Dataset(x, y), 8, num_workers=1),
     ):
         assert torch.equal(torch.cat([xb for xb, _ in loader]), x)
         assert torch.equal(torch.cat([yb for _, yb in loader]), y)
+
+
+def test_random_split_works_in_our_loader_shuffled():
+    parts = data.random_split(Dataset(*small(20)), [15, 5])
+    seen = [xb[:, 0].tolist() for part in parts for xb, _ in DataLoader(part, 4, shuffle=True)]
+    assert sorted(sum(seen, [])) == list(range(20)) and len(DataLoader(parts[0], 4).dataset) == 15
 
 
 # fit
@@ -392,6 +425,22 @@ def test_validation_is_over_the_whole_set_and_disturbs_nothing():
     xv, yv = blobs(50)
     assert near(seen.valid_losses[-1], cross_entropy_loss(watched(xv), yv).item())
     assert near(seen.valid_accs[-1], accuracy(watched(xv), yv).item())
+
+
+@pytest.mark.parametrize("loader", [DataLoader, data.DataLoader])
+def test_validation_draws_no_random_number_of_training(loader):
+    runs = []
+    for valid in (None, loader(Dataset(*blobs(30)), 8, shuffle=True)):
+        model = net()
+        train = DataLoader(Dataset(*blobs()), 16, shuffle=True)
+        runs.append(fit(train, model, cross_entropy_loss, SGD(model.parameters()), 3, valid))
+    assert same(*runs).word == "identical"
+
+
+def test_divergence_in_the_last_update_is_seen_by_validation():
+    model, loader = net(), DataLoader(Dataset(*blobs()), 150)
+    with pytest.raises(FloatingPointError, match="in validation"):
+        fit(loader, model, cross_entropy_loss, SGD(model.parameters(), lr=1e38), 1, loader)
 
 
 def test_dropout_and_batch_norm_are_off_in_validation_and_on_in_training():

@@ -4,8 +4,8 @@
     python3 tools/environment.py dev     the same and the test tools
 
 Plain Python, no package needed; old versions must be able to parse it, so that they can be told that they are too old.
-A `.venv` that works is kept (with what you installed into it yourself, a CPU-only torch for instance);
-one that does not, because an installation was interrupted or the folder was moved, is made anew.
+A `.venv` that works is kept, with its Python and what you installed into it yourself (a CPU-only torch, for instance);
+one that does not work, because its making was interrupted or its Python is gone, is made anew.
 """
 import configparser
 import hashlib
@@ -49,8 +49,8 @@ def has_venv():
 
 
 def fingerprint():
-    "Hash what an installation depends on: the settings, the Python that was used, and where the project lies."
-    digest = hashlib.sha256((sys.version + ROOT).encode("utf-8"))
+    "Hash what an installation depends on: the settings, and where the project lies."
+    digest = hashlib.sha256(ROOT.encode("utf-8"))
     for name in ("settings.ini", "setup.py", "pyproject.toml"):
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())
@@ -61,20 +61,41 @@ def installed():
     "Give {extra: fingerprint} of what was installed to the end; empty after an interruption."
     try:
         with open(STAMP) as file:
-            return dict(json.load(file))
+            found = json.load(file)
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
-def works(python):
-    "Tell whether the virtual environment can run Python, has pip, and is ours (a moved one names another folder)."
-    ask = "import pip, sys; print(sys.prefix)"
+def state():
+    "Say what `.venv` is: 'sound', 'without pip', 'moved' (its scripts name another folder), 'old' or 'broken'."
+    ask = "import sys; print(sys.version_info >= {}); import pip".format(min_python())
     try:
-        answer = subprocess.run([python, "-c", ask], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        answer = subprocess.run([PYTHON, "-c", ask], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError:
-        return False
-    prefix = answer.stdout.decode("utf-8", "replace").strip()
-    return answer.returncode == 0 and os.path.realpath(prefix) == os.path.realpath(VENV)
+        return "broken"
+    if not answer.stdout.strip():
+        return "broken"
+    if answer.stdout.strip() != b"True":
+        return "old"
+    if answer.returncode:
+        return "without pip"
+    try:
+        with open(os.path.join(os.path.dirname(PYTHON), "activate")) as file:
+            return "sound" if VENV in file.read() else "moved"
+    except OSError:
+        return "sound"
+
+
+def prepare():
+    "Make `.venv`, or mend it; one that is sound stays as it is, with whatever Python it has."
+    found = state()
+    if found in ("broken", "old"):
+        run(sys.executable, "-m", "venv", "--clear", VENV)
+    elif found == "moved":
+        run(sys.executable, "-m", "venv", VENV)
+    elif found == "without pip":
+        run(PYTHON, "-m", "ensurepip")
 
 
 def run(*command):
@@ -99,19 +120,16 @@ def main(extra):
     found = complaint(sys.version_info, min_python(), has_venv())
     if found:
         sys.exit(found)
-    want = fingerprint()
-    done = installed()
+    want, done = fingerprint(), installed()
     if want in (done.get("dev"), done.get(extra)) and os.path.exists(PYTHON):
         return
     print("Setting up .venv: once, and a few minutes, most of it for PyTorch.", flush=True)
-    if not works(PYTHON):
-        run(sys.executable, "-m", "venv", "--clear", VENV)
-    if os.path.exists(STAMP):
-        os.remove(STAMP)
+    prepare()
     run(PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--editable", ".[{}]".format(extra))
     quieten()
-    with open(STAMP, "w") as file:
+    with open(STAMP + ".new", "w") as file:
         json.dump({extra: want}, file)
+    os.replace(STAMP + ".new", STAMP)
 
 
 if __name__ == "__main__":
