@@ -444,9 +444,10 @@ def _marked(old, new):
             yield from (("-", line) for line in old[a:b])
             yield from (("+", line) for line in new[c:d])
 
-# %% ../nbs/00_workbench.ipynb #2ebf2e1c
+# %% ../nbs/00_workbench.ipynb #01232dd4
 _TINT = {"-": "background-color: rgba(229, 83, 75, 0.22)", "+": "background-color: rgba(46, 160, 67, 0.22)",
          ">": "background-color: rgba(128, 128, 128, 0.14)", " ": ""}
+_PRE = "margin: 0; white-space: pre; overflow-x: auto; line-height: 1.5"
 _TAG = {"-": "del", "+": "ins", ">": "span", " ": "span"}
 
 class Diff:
@@ -461,7 +462,7 @@ class Diff:
         rows = [f'<{_TAG[mark]} style="text-decoration: none; {_TINT[mark]}">{mark} {html.escape(line)}</{_TAG[mark]}>'
                 for mark, line in self.lines]
         return (f"<p><b>{html.escape(self.title)}</b></p>"
-                f'<pre style="line-height: 1.5; overflow-x: auto">' + "\n".join(rows) + "</pre>")
+                f'<pre style="{_PRE}">' + "\n".join(rows) + "</pre>")
 
 # %% ../nbs/00_workbench.ipynb #d3cab310
 def show_diff(
