@@ -16,7 +16,7 @@ help:
 	@echo "make clean     remove what the other commands made, .venv included"
 
 lab: lab-env
-	@$(PY) -m jupyterlab $(AS_ROOT) nbs/01_data.ipynb $(ARGS)
+	@$(PY) -m jupyterlab $(AS_ROOT) nbs --LabApp.default_url=/lab/tree/01_data.ipynb $(ARGS)
 
 test: dev-env
 	@$(PY) -m ruff check

@@ -70,9 +70,9 @@ def _style(ax):
     for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
         text.set_color(_GREY)
 
-# %% ../nbs/00_workbench.ipynb #0554982a
+# %% ../nbs/00_workbench.ipynb #e41870a2
 class Picture:
-    "A matplotlib figure with alternative text: an image in a notebook, a sentence elsewhere."
+    "Show a matplotlib figure with alternative text: an image in a notebook, a sentence elsewhere."
     def __init__(self, fig, alt):
         self.fig, self.alt = fig, alt
 
@@ -106,9 +106,9 @@ def epoch_means(
 # %% ../nbs/00_workbench.ipynb #f841a768
 import math
 
-# %% ../nbs/00_workbench.ipynb #19d0844a
+# %% ../nbs/00_workbench.ipynb #e36e89d8
 class History:
-    "Losses and accuracies of every mini-batch, validation results as they come. Losses are in nats."
+    "Record loss (nats) and accuracy (0 to 1) of every mini-batch, and validation results as they come."
     def __init__(self, name="this loop"):
         self.name = name
         self.losses, self.accs, self.sizes = [], [], []                     # one of each per mini-batch
@@ -444,14 +444,14 @@ def _marked(old, new):
             yield from (("-", line) for line in old[a:b])
             yield from (("+", line) for line in new[c:d])
 
-# %% ../nbs/00_workbench.ipynb #01232dd4
+# %% ../nbs/00_workbench.ipynb #c57fd1f4
 _TINT = {"-": "background-color: rgba(229, 83, 75, 0.22)", "+": "background-color: rgba(46, 160, 67, 0.22)",
          ">": "background-color: rgba(128, 128, 128, 0.14)", " ": ""}
 _PRE = "margin: 0; white-space: pre; overflow-x: auto; line-height: 1.5"
 _TAG = {"-": "del", "+": "ins", ">": "span", " ": "span"}
 
 class Diff:
-    "The difference of two lists of lines: coloured in a notebook, marked with -, + and > (indented anew) everywhere."
+    "Show how two lists of lines differ: marked with -, + and > (indented anew), and coloured in a notebook."
     def __init__(self, old, new, title):
         self.lines, self.title = list(_marked(old, new)), title
 
@@ -474,9 +474,9 @@ def show_diff(
     title = f"{old.__name__} → {new.__name__}: {len(before)} → {len(after)} lines"
     return Diff(before, after, title)
 
-# %% ../nbs/00_workbench.ipynb #f19f1253
+# %% ../nbs/00_workbench.ipynb #4da6bc3a
 class Table:
-    "Rows of text under a header: HTML in a notebook, aligned columns everywhere."
+    "Show rows under a header: HTML in a notebook, aligned text elsewhere. `ValueError` for rows of other lengths."
     def __init__(self, header, rows):
         self.rows = [[str(cell) for cell in row] for row in [header, *rows]]
         if any(len(row) != len(self.rows[0]) for row in self.rows):
@@ -507,9 +507,9 @@ def ledger(
 # %% ../nbs/00_workbench.ipynb #e0c4855c
 import time
 
-# %% ../nbs/00_workbench.ipynb #96b7a191
+# %% ../nbs/00_workbench.ipynb #ecdcaafc
 class LiveCurve(History):
-    "A `History` that draws itself while training runs; one figure, updated in place."
+    "Record like a `History`, and draw while training runs: one figure, updated in place."
     def __init__(self, name="this loop", seconds=0.5):
         super().__init__(name)
         self.seconds, self._handle, self._due = seconds, None, time.monotonic() + seconds
@@ -545,9 +545,9 @@ LiveCurve.draw = _draw
 # %% ../nbs/00_workbench.ipynb #e6bc8383
 import functools
 
-# %% ../nbs/00_workbench.ipynb #28a627bd
+# %% ../nbs/00_workbench.ipynb #05d8a256
 class Outcome:
-    "What the check of an exercise found: `.solved`, and a message."
+    "Tell what the check of an exercise found: `.solved`, and a `.message`."
     def __init__(self, solved, message):
         self.solved, self.message = solved, message
 

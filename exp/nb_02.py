@@ -173,10 +173,10 @@ class Sequential(ModuleList):
             xb = layer(xb)
         return xb
 
-# %% ../nbs/02_minibatch_training.ipynb #4582f42c
+# %% ../nbs/02_minibatch_training.ipynb #3c746cea
 class Dataset:
     "Keep inputs and labels together; see `torch.utils.data.TensorDataset`. Raise `ValueError` if they don't match."
-    def __init__(self, x, y):
+    def __init__(self, x, y):                            # inputs [n, …], labels [n]
         if len(x) != len(y):
             raise ValueError(f"found {len(x)} inputs and {len(y)} labels, expected a label for each input")
         if not len(x):
@@ -189,9 +189,10 @@ class Dataset:
     def __getitem__(self, i):
         return self.x[i], self.y[i]
 
-# %% ../nbs/02_minibatch_training.ipynb #1f9c1955
+# %% ../nbs/02_minibatch_training.ipynb #933381e7
 class DataLoader:
     "Give mini-batches, in order or newly shuffled each epoch; see `torch.utils.data.DataLoader`."
+    # `ds` is indexed by slices, or by lists of numbers to shuffle; `generator`: a torch.Generator, or None for torch's own
     def __init__(self, ds, batch_size=64, shuffle=False, generator=None):
         if batch_size < 1:
             raise ValueError(f"batch_size: found {batch_size}, expected 1 or more")

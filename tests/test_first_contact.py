@@ -53,7 +53,7 @@ def test_a_python_that_is_not_there_is_named():
 def test_root_is_allowed_and_only_root():
     _, said = make("-n", "lab")
     assert ("--allow-root" in said) == (os.geteuid() == 0)
-    assert "nbs/01_data.ipynb" in said
+    assert "/lab/tree/01_data.ipynb" in said
 
 
 def test_a_second_run_installs_nothing(tool, monkeypatch):

@@ -94,6 +94,10 @@ def test_run_all_gives_what_is_stored(path, lab, browser):
     assert problems == []
 
 
-def test_the_server_says_where_it_is(lab):
+def test_the_printed_address_leads_to_the_first_chapter(lab, browser):
     folder, _ = lab
-    assert re.search(r"http://(localhost|127\.0\.0\.1):\d+/lab", (folder / "log").read_text())
+    address = re.search(r"http://127\.0\.0\.1:\d+/lab/tree/01_data\.ipynb\?token=", (folder / "log").read_text())
+    page = browser.new_page()
+    page.goto(address.group() + "learner")
+    page.wait_for_selector("h1:has-text('01 · Data')", timeout=60_000)
+    page.close()
