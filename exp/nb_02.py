@@ -189,10 +189,11 @@ class Dataset:
     def __getitem__(self, i):
         return self.x[i], self.y[i]
 
-# %% ../nbs/02_minibatch_training.ipynb #933381e7
+# %% ../nbs/02_minibatch_training.ipynb #cf7ec248
 class DataLoader:
     "Give mini-batches, in order or newly shuffled each epoch; see `torch.utils.data.DataLoader`."
-    # `ds` is indexed by slices, or by lists of numbers to shuffle; `generator`: a torch.Generator, or None for torch's own
+    # `ds` takes slices and lists of indices; `generator`: a torch.Generator, None for PyTorch's own.
+    # Raises ValueError for batch_size < 1 or no samples, TypeError for a list in place of a dataset.
     def __init__(self, ds, batch_size=64, shuffle=False, generator=None):
         if batch_size < 1:
             raise ValueError(f"batch_size: found {batch_size}, expected 1 or more")
