@@ -137,7 +137,8 @@ def show_images(
         ax.text(left + side / 2, top - 2, word, ha="center", color="#7d7d7d")
     return Picture(fig, f"{len(x)} images in a grid" + (": " if words else "") + ", ".join(words) + ".")
 
-# %% ../nbs/01_data.ipynb #28802a34
+# %% ../nbs/01_data.ipynb #28dc3b42
+# for the next chapter: the names from before that `import *` passes on
 _all_ = ["torch", "set_seed", "near", "same", "show_diff", "ledger", "exercise", "History", "LiveCurve", "Verdict",
          "Picture", "Table", "Diff", "Outcome", "canvas", "epoch_means", "plot_histories", "plot_epochs", "smooth",
          "source_lines", "train_losses", "train_accs"]

@@ -253,7 +253,8 @@ def fit(
             history.validate(*evaluate(valid, model, criterion))
     return history
 
-# %% ../nbs/02_minibatch_training.ipynb #646892d5
+# %% ../nbs/02_minibatch_training.ipynb #480470a3
+# for the next chapter: the names from before that `import *` passes on
 _all_ = ["torch", "get_mnist_data", "read_idx", "show_images", "set_seed", "near", "same", "show_diff", "ledger",
          "exercise", "History", "LiveCurve", "Verdict", "Picture", "Table", "Diff", "Outcome", "canvas",
          "epoch_means", "plot_histories", "plot_epochs", "smooth", "source_lines", "train_losses", "train_accs"]

@@ -1,0 +1,79 @@
+"""The directive `.. module-reference:: nb_02`: each public name that a module builds: signature, docstring, shapes.
+
+Signatures and the comments behind their parameters are read from the live objects by fastcore's `docments`, the format
+in which nbdev projects document parameters.
+"""
+
+import importlib
+import inspect
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+from fastcore.docments import docments
+
+
+def own_names(module):
+    "List the public names that a module defines itself, in the order of its notebook."
+    return [name for name in module.__all__ if getattr(getattr(module, name), "__module__", "") == module.__name__]
+
+
+def parameters(thing):
+    "Give (name, comment) of each documented parameter, and of what is returned."
+    found = docments(thing, full=True)
+    return [(name, info.docment) for name, info in found.items() if getattr(info, "docment", None)]
+
+
+def signature(thing):
+    "Write a signature without types: the comments say more."
+    try:
+        parts = inspect.signature(thing).parameters.values()
+    except ValueError:
+        return ""
+    return "(" + ", ".join(str(p.replace(annotation=inspect.Parameter.empty)) for p in parts) + ")"
+
+
+def methods(thing):
+    "List the documented public methods of a class."
+    return [n for n, m in vars(thing).items() if not n.startswith("_") and callable(m) and inspect.getdoc(m)]
+
+
+def literals(text):
+    "Turn Markdown's `code` into reStructuredText's; join lines."
+    return " ".join(text.split()).replace("`", "``").replace("*", r"\*")
+
+
+def describe(name, thing, indent=""):
+    "Write one object as reStructuredText."
+    kind = "class" if inspect.isclass(thing) else "method" if indent else "function"
+    own = signature(thing)
+    own = own.replace("(self, ", "(").replace("(self)", "()") if kind == "method" else own
+    lines = [f"{indent}.. py:{kind}:: {name}{own}", "", f"{indent}   {literals(inspect.getdoc(thing))}", ""]
+    for parameter, comment in parameters(thing):
+        field = ":returns:" if parameter == "return" else f":param {parameter}:"
+        lines.append(f"{indent}   {field} {literals(comment)}")
+    lines.append("")
+    if kind == "class":
+        for method in methods(thing):
+            lines += describe(method, getattr(thing, method), indent + "   ")
+    return lines
+
+
+class ModuleReference(Directive):
+    "List the public names of a module of `exp`."
+
+    required_arguments = 1
+
+    def run(self):
+        module = importlib.import_module(f"exp.{self.arguments[0]}")
+        lines = [f".. py:currentmodule:: exp.{self.arguments[0]}", ""]
+        for name in own_names(module):
+            lines += describe(name, getattr(module, name))
+        body = nodes.container()
+        self.state.nested_parse(StringList(lines, source=self.arguments[0]), 0, body)
+        return body.children
+
+
+def setup(app):
+    app.add_directive("module-reference", ModuleReference)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,51 @@
+"""The site: the stored notebooks, rendered. Nothing is executed, and no page asks another host for anything."""
+
+import configparser
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS / "_ext"))
+
+config = configparser.ConfigParser()
+config.read(DOCS.parent / "settings.ini", encoding="utf-8")
+settings = config["DEFAULT"]
+
+project = settings["title"]
+author = settings["author"]
+copyright = f"{author}. {settings['license']}"
+version = release = settings["version"]
+language = "en"
+
+extensions = ["myst_nb", "cards", "chapters", "katex", "loops", "playground", "reference"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_block"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+nb_merge_streams = True
+suppress_warnings = ["myst.header"]  # an exercise's title is two levels below the chapter's
+
+html_math_renderer = "katex"
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+html_show_sphinx = False
+html_context = {"default_mode": "auto"}
+html_sidebars = {"**": ["search-button-field.html", "sbt-sidebar-nav.html"]}
+html_theme_options = {
+    "navbar_persistent": [],  # or the theme shows a second search box
+    "show_toc_level": 2,
+    "use_download_button": True,
+    "use_fullscreen_button": False,
+    "home_page_in_toc": True,
+}
+if settings["repository"]:
+    html_theme_options |= {
+        "repository_url": settings["repository"],
+        "use_repository_button": True,
+        "use_issues_button": True,
+        "path_to_docs": "nbs",
+        "launch_buttons": {"colab_url": "https://colab.research.google.com"},
+    }
