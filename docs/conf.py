@@ -28,6 +28,7 @@ suppress_warnings = ["myst.header"]  # an exercise's title is two levels below t
 html_math_renderer = "katex"
 html_theme = "sphinx_book_theme"
 html_title = project
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]

@@ -22,9 +22,9 @@ def set_seed(seed: int):
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)
 
-# %% ../nbs/00_workbench.ipynb #6dd43eb6
+# %% ../nbs/00_workbench.ipynb #1a29c58a
 def near(
-    a,                    # a tensor or a number, any shape
+    a,                    # a tensor, a number or a list of numbers, any shape
     b,                    # what it should be near, the same shape
     rtol: float = 1e-5,   # allowed difference, relative to `b`
     atol: float = 1e-8,   # allowed difference where `b` is close to zero
@@ -106,7 +106,7 @@ def epoch_means(
 # %% ../nbs/00_workbench.ipynb #f841a768
 import math
 
-# %% ../nbs/00_workbench.ipynb #e36e89d8
+# %% ../nbs/00_workbench.ipynb #e20c6c71
 class History:
     "Record loss (nats) and accuracy (0 to 1) of every mini-batch, and validation results as they come."
     def __init__(self, name="this loop"):
@@ -116,7 +116,7 @@ class History:
         self.valid_steps, self.valid_losses, self.valid_accs = [], [], []   # one of each per validation
 
     def add(self, loss, acc, n):
-        "Record a mini-batch: mean loss, share of right answers, samples. Raise `FloatingPointError` if it diverged."
+        "Record a mini-batch. `FloatingPointError` if the loss is not finite, `ValueError` if acc or n cannot be."
         values = _finite(loss, _where(self)), _share(acc), _count(n)
         for series, value in zip((self.losses, self.accs, self.sizes), values):
             series.append(value)
@@ -170,14 +170,14 @@ def _ends(history):
     n = len(history.losses)
     return history.epoch_ends if n in [0, *history.epoch_ends] else [*history.epoch_ends, n]
 
-# %% ../nbs/00_workbench.ipynb #c6fbd740
+# %% ../nbs/00_workbench.ipynb #c0cfc37b
 def train_losses(history) -> list:
-    "Give the mean training loss of each epoch, weighted by batch size."
+    "Give the mean training loss of each epoch (nats), weighted by batch size, the unfinished epoch included."
     return epoch_means(history.losses, history.sizes, _ends(history))
 
-# %% ../nbs/00_workbench.ipynb #5ef4064c
+# %% ../nbs/00_workbench.ipynb #b8340296
 def train_accs(history) -> list:
-    "Give the mean training accuracy of each epoch, weighted by batch size."
+    "Give the mean training accuracy of each epoch (0 to 1), weighted by batch size, the unfinished epoch included."
     return epoch_means(history.accs, history.sizes, _ends(history))
 
 # %% ../nbs/00_workbench.ipynb #e4afec07
@@ -261,9 +261,9 @@ def _plot(self, *others):
 
 History.plot = _plot
 
-# %% ../nbs/00_workbench.ipynb #044f6767
+# %% ../nbs/00_workbench.ipynb #1d34b930
 def plot_epochs(history: History) -> Picture:
-    "Draw training and validation side by side: the mean loss and accuracy of each epoch."
+    "Draw the mean training loss and accuracy of each epoch, and what validation said after it (once an epoch)."
     fig, axes = canvas(1, 2)
     both = [(train_losses(history), history.valid_losses), (train_accs(history), history.valid_accs)]
     for ax, pair, label, unit in zip(axes, both, ["loss (nats)", "accuracy (%)"], [1, 100]):
@@ -278,9 +278,9 @@ def _differences(new, old):
     "Give the difference of each pair of losses, relative where the loss is above 1."
     return [abs(a - b) / max(abs(b), 1.0) for a, b in zip(new.losses, old.losses)]
 
-# %% ../nbs/00_workbench.ipynb #46a04e8f
+# %% ../nbs/00_workbench.ipynb #3a6423b8
 class Verdict:
-    "Tell what `same` found: a `.word`, *identical* or *close*, and the figures behind it."
+    "Measure two runs: `.word`, `.first` mini-batch that differs, `.born` (within ten), `.largest`, `.mean` difference."
     def __init__(self, new, old):
         gaps = _differences(new, old)
         first = next((i for i, gap in enumerate(gaps) if gap > 0), None)
@@ -299,7 +299,7 @@ class Verdict:
     def __repr__(self):
         equal = f"{self.steps} of {self.steps} losses are equal, bit for bit"
         figures = equal if self.first is None else self.figures()
-        return f"{self.word}: {figures}{'; so is validation' if self.validated else ''}"
+        return f"{self.word}: {figures}" + (f"; validation is {self.word} too" if self.validated else "")
 
 # %% ../nbs/00_workbench.ipynb #2294dea4
 def _batches_differ(new, old):
@@ -311,7 +311,7 @@ def _batches_differ(new, old):
                   for h in (new, old)]
         return "not the same mini-batches: " + "; ".join(counts)
 
-# %% ../nbs/00_workbench.ipynb #5372eae7
+# %% ../nbs/00_workbench.ipynb #dd3a1f90
 _BORN, _JUMP, _MEAN = 5e-6, 1_000, 0.1                   # largest difference at first; growth at once; of epoch means
 
 def _losses_differ(new, old):
@@ -321,7 +321,7 @@ def _losses_differ(new, old):
         return f"different, not close: {verdict.figures()}"
     for step, gap in enumerate(_differences(new, old), 1):
         if gap > _JUMP * top:
-            return f"different: at mini-batch {step} the difference jumps from {top:.0e} to {gap:.0e}"
+            return f"different: at mini-batch {step} the difference jumps from ≈{top:.0e} to ≈{gap:.0e}"
         top = max(top, gap)
 
 # %% ../nbs/00_workbench.ipynb #42fc397c
@@ -348,12 +348,12 @@ def _validation_differs(new, old):
     if any(abs(a - b) > by_loss * max(b, 1) for a, b in losses) or any(abs(a - b) > by_acc for a, b in accs):
         return f"validation differs: {new.valid_losses}, {old.valid_losses}; {new.valid_accs}, {old.valid_accs}"
 
-# %% ../nbs/00_workbench.ipynb #dc09ab3a
+# %% ../nbs/00_workbench.ipynb #0704c55b
 def same(
     new: History,   # the run of the refactored loop
     old: History,   # the run of the loop before it: same initial weights, same mini-batches
 ) -> Verdict:       # its `.word` is "identical" or "close"
-    "Compare two runs, mini-batch by mini-batch; raise `AssertionError` with figures if they tell two stories."
+    "Compare two runs; raise `AssertionError` with figures if they differ by more than rounding explains."
     for differ in (_batches_differ, _losses_differ, _accuracies_differ, _validation_differs):
         if complaint := differ(new, old):
             raise AssertionError(complaint)
@@ -367,12 +367,12 @@ import inspect
 import linecache
 import textwrap
 
-# %% ../nbs/00_workbench.ipynb #03c3307b
+# %% ../nbs/00_workbench.ipynb #1b7380f5
 def _source(thing):
     "Give the source text of a function or class, notebook or module."
     try:
         return textwrap.dedent(inspect.getsource(thing))
-    except (TypeError, OSError):                         # a class in a notebook, on an older Python
+    except (TypeError, OSError):                         # a class in a notebook
         for method in filter(inspect.isfunction, vars(thing).values() if inspect.isclass(thing) else ()):
             code = inspect.unwrap(method).__code__
             lines = linecache.getlines(code.co_filename)
@@ -418,9 +418,9 @@ def _signature(node):
     kind = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
     return " " * node.col_offset + f"{kind} {node.name}({ast.unparse(node.args)}):"
 
-# %% ../nbs/00_workbench.ipynb #c0607bf9
+# %% ../nbs/00_workbench.ipynb #bef18944
 def source_lines(thing) -> list:
-    "List the lines of code of a function or class: without docstrings, comments and blank lines."
+    "List the lines of code of a function or class, no docstrings and comment lines. `ValueError` if it has no source."
     text = _source(thing)
     lines, tokens = text.splitlines(), _tokens(text)
     rows = {row for token in tokens for row in range(token.start[0], token.end[0] + 1)}
@@ -554,10 +554,10 @@ class Outcome:
     def __repr__(self):
         return self.message
 
-# %% ../nbs/00_workbench.ipynb #e115c71d
+# %% ../nbs/00_workbench.ipynb #a9e84d31
 def exercise(
     check,   # takes the answer (a function or class), raises `AssertionError` with a hint if it is wrong
-):           # takes the answer, gives an `Outcome`, never raises; the bare check is its `.__wrapped__`
+):           # takes the answer, gives an `Outcome` and raises nothing; the bare check: `.__wrapped__`
     "Turn a check that raises into one that reports."
     @functools.wraps(check)
     def report(answer):

@@ -56,12 +56,12 @@ def _read_exactly(file, n, path):
         raise ValueError(_complaint(path, found, f"{n:,} bytes, as its header promises"))
     return data
 
-# %% ../nbs/01_data.ipynb #c92bfb37
+# %% ../nbs/01_data.ipynb #d5116e91
 def read_idx(
     path,                       # a gzip-compressed IDX file of unsigned bytes
     max_bytes: int = 2**30,     # refuse a file that promises more
 ) -> torch.Tensor:              # uint8, of the shape that the header gives
-    "Read an IDX file (LeCun et al. 1998). Raise `ValueError` if it is not sound, or `FileNotFoundError`."
+    "Read an IDX file (the format of the MNIST files). Raise `ValueError` if unsound, `FileNotFoundError` if missing."
     try:
         with gzip.open(path) as file:
             shape = _read_shape(file, path, max_bytes)
@@ -116,13 +116,13 @@ def _tiles(images, cols):
         sheet[top : top + h, left : left + w] = image
     return sheet, corners
 
-# %% ../nbs/01_data.ipynb #459223b3
+# %% ../nbs/01_data.ipynb #d9b18af0
 def show_images(
     x,              # square images: [n, side * side], [n, side, side] or [n, 1, side, side]
     labels=None,    # something to write over each image: n of them, or None
     cols: int = 10, # images in a row
 ) -> Picture:
-    "Show images in a labelled grid; the darkest value of all is black, the brightest white."
+    "Show images in a labelled grid, darkest value black, brightest white. `ValueError` for shapes that do not fit."
     side = math.isqrt(x.shape[-1]) if x.dim() == 2 else x.shape[-1]
     sound = x.dim() in (2, 3, 4) and len(x) and x[0].numel() == side * side and cols >= 1
     if not sound or (labels is not None and len(labels) != len(x)):

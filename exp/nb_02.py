@@ -36,12 +36,12 @@ def _check(scores, y):
     if low < 0 or high >= scores.shape[1]:
         raise ValueError(f"found labels from {low} to {high}, expected 0 to {scores.shape[1] - 1}")
 
-# %% ../nbs/02_minibatch_training.ipynb #b86123b6
+# %% ../nbs/02_minibatch_training.ipynb #dbe43474
 def nll(
     logp: torch.Tensor,   # log-probabilities [n, classes]
     y: torch.Tensor,      # labels, int64 [n]
 ) -> torch.Tensor:        # a number, in nats
-    "Average the negative log-probability of the true labels; see `torch.nn.functional.nll_loss`."
+    "Average -log p of the labels; see `torch.nn.functional.nll_loss`. Raise `ValueError` for bad labels."
     _check(logp, y)
     return -logp.gather(1, y[:, None]).mean()
 
@@ -120,9 +120,9 @@ class Model:
         lines = [f"({name}): {layer}".replace("\n", "\n  ") for name, layer in self._layers().items()]
         return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
 
-# %% ../nbs/02_minibatch_training.ipynb #057b8eee
+# %% ../nbs/02_minibatch_training.ipynb #ea35ce9f
 class SGD:
-    "Descend as `torch.optim.SGD`, bit for bit. Raise `ValueError` or `TypeError` for what cannot be trained."
+    "Descend as `torch.optim.SGD`. `ValueError` for lr < 0 or no parameters, `TypeError` for what is no leaf tensor."
     def __init__(self, parameters, lr=0.1):
         self.parameters, self.lr = list(parameters), lr
         if not self.parameters:
@@ -226,10 +226,10 @@ def _eval(self):
 
 Model.training, Model.train, Model.eval = True, _train, _eval
 
-# %% ../nbs/02_minibatch_training.ipynb #37a3dbb8
+# %% ../nbs/02_minibatch_training.ipynb #d2bfeb00
 def fit(
     dataloader,      # gives mini-batches (xb, yb)
-    model,           # gives logits [n, classes]; has parameters(), train(), eval()
+    model,           # gives logits [n, classes]; has train(), and eval(), in which `valid` leaves it
     criterion,       # (logits, yb) → the mean loss of the mini-batch
     optim,           # has step() and zero_grad()
     n_epochs=1,      # passes over the data

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 import exercises
 import notebooks
@@ -44,6 +45,21 @@ def files():
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=notebooks.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     return [notebooks.ROOT / name for name in listed if (notebooks.ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    "Build the site, with warnings as errors; give its folder."
+    out = tmp_path_factory.mktemp("site")
+    return build_site(notebooks.ROOT, out)
+
+
+def build_site(root, out):
+    "Build the site of the project at `root` into `out/html`."
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(out / "doctrees")]
+    done = subprocess.run([*command, str(root / "docs"), str(out / "html")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / "html"
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,8 @@ PRIVATE = [
 
 
 def test_nothing_private_is_in_any_file(files):
-    texts = [p for p in files if p.suffix not in (".gz", ".png") and p != ROOT / "tests" / "test_project.py"]
+    ours = [p for p in files if "katex" not in p.parts and p != ROOT / "tests" / "test_project.py"]
+    texts = [p for p in ours if p.suffix not in (".gz", ".png")]
     found = [(p.name, match.group()) for p in texts for rule in PRIVATE for match in re.finditer(rule, p.read_text())]
     assert found == []
 

@@ -50,7 +50,7 @@ function playground() {
     const input = make("input", { type: "range", min: 0, max: all.length - 1, step: 1, value: all.indexOf(start), id: key });
     const output = make("output", { htmlFor: key });
     input.oninput = () => show();
-    return { all, input, output, label: make("label", {}, words, " ", output, input) };
+    return { all, input, output, label: make("label", { htmlFor: key }, words, " ", output, input) };
   };
   const rate = slider("rate", "learning rate", "0.1");
   const batch = slider("batch", "batch size", "64");

@@ -1,0 +1,241 @@
+"""The site: built without a warning, whole without a network, legible and usable for everybody."""
+
+import functools
+import http.server
+import re
+import shutil
+import threading
+from urllib.parse import unquote, urldefrag
+
+import notebooks
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+from conftest import build_site
+
+PAGES = [
+    "index", "loops", "playground", "under_the_hood", "search", "genindex", "reference/nb_00", "reference/nb_01",
+    "reference/nb_02", *(f"chapters/{path.stem}" for path in notebooks.chapters()),
+]  # fmt: skip
+SCREENS = [(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")]
+each_page = pytest.mark.parametrize("name", PAGES)
+
+
+@pytest.fixture(scope="module")
+def soups(site):
+    "Parse every page."
+    pages = [p for p in site.rglob("*.html") if "_static" not in p.parts]
+    return {p.relative_to(site).as_posix(): BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser") for p in pages}
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    "Serve the site; give its address."
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def open_page(browser, url, width=1300, theme="light", **options):
+    "Open a page in a window of its own; give it and the list of its problems."
+    screen = {"viewport": {"width": width, "height": 1000}, "color_scheme": theme, "reduced_motion": "reduce"}
+    context = browser.new_context(**screen, **options)
+    page, problems = context.new_page(), []
+    home = url[: url.index("/", 8) + 1]
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+    page.on("response", lambda answer: problems.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else 0)
+    page.on("request", lambda r: problems.append(f"asked {r.url}") if not r.url.startswith((home, "data:")) else None)
+    page.goto(url)
+    page.wait_for_load_state("load")
+    return page, problems
+
+
+# What is built
+
+
+def test_every_page_is_known_to_these_tests(soups):
+    assert {f"{name}.html" for name in PAGES} == set(soups)
+
+
+def test_no_page_or_style_names_something_on_another_host(site, soups):
+    for name, soup in soups.items():
+        loaded = [tag.get("src") for tag in soup.find_all(src=True)]
+        loaded += [tag.get("href") for tag in soup.find_all("link") if tag.get("rel") != ["canonical"]]
+        assert [url for url in loaded if re.match(r"(https?:)?//", url)] == [], name
+    for style in site.rglob("*.css"):
+        urls = re.findall(r"url\(([^)]*)\)|@import\s+([^;]+)", style.read_text(encoding="utf-8"))
+        assert [u for u in urls if re.search(r"(https?:)?//", "".join(u)) and "data:" not in "".join(u)] == [], style
+
+
+def test_internal_links_and_anchors_lead_somewhere(site, soups):
+    for name, soup in soups.items():
+        for tag in soup.find_all("a", href=True):
+            target, anchor = urldefrag(tag["href"])
+            if re.match(r"[a-z]+:", target) or tag["href"] == "#":
+                continue
+            path = (site / name).parent / unquote(target) if target else site / name
+            assert path.resolve().exists(), f"{name}: {tag['href']}"
+            if anchor and path.suffix == ".html":
+                page = soups[path.resolve().relative_to(site.resolve()).as_posix()]
+                assert page.find(id=unquote(anchor)), f"{name}: {tag['href']}"
+
+
+def test_every_image_says_what_it_shows(soups):
+    for name, soup in soups.items():
+        for image in soup.select("main img"):
+            assert len(image.get("alt", "")) > 20, f"{name}: {image}"
+
+
+@pytest.mark.parametrize("path", notebooks.chapters(), ids=lambda path: path.stem)
+def test_a_chapter_shows_its_code_and_offers_the_runnable_notebook(path, site, soups):
+    soup = soups[f"chapters/{path.stem}.html"]
+    assert (site / "_sources" / "chapters" / path.name).read_bytes() == path.read_bytes()
+    assert soup.find("a", href=re.compile(rf"_sources/chapters/{path.name}"))
+    shown = "\n".join(block.get_text() for block in soup.select(".cell_input"))
+    assert "#|" not in shown and "_all_ =" not in shown
+    exported = [c for c in notebooks.code_cells(notebooks.read(path)) if "#| export" in c.source]
+    for cell in exported:
+        lines = [line for line in cell.source.splitlines() if not line.startswith("#|")]
+        assert "#| hide" in cell.source or "\n".join(lines).strip() in shown
+    marks = [mark.get_text() for mark in soup.select(".export-mark")]
+    assert set(marks) == {f"exp.nb_{path.name[:2]}"}
+    assert len(marks) == sum("#| hide" not in cell.source for cell in exported)
+
+
+def test_names_in_backticks_lead_to_the_reference(soups):
+    links = {tag["href"] for tag in soups["chapters/02_minibatch_training.html"].select("main a[href]")}
+    assert {"../reference/nb_02.html#exp.nb_02.fit", "../reference/nb_00.html#exp.nb_00.same"} <= links
+
+
+def test_the_reference_has_every_public_name_with_its_shapes(soups):
+    import exp.nb_02
+
+    text = soups["reference/nb_02.html"].get_text()
+    assert "log-probabilities [n, classes]" in text and "../chapters/02" in str(soups["reference/nb_02.html"])
+    for name in exp.nb_02.__all__:
+        thing = getattr(exp.nb_02, name)
+        if getattr(thing, "__module__", "").startswith("exp."):
+            page = soups[f"reference/{thing.__module__[4:]}.html"]
+            assert page.find(id=f"{thing.__module__}.{name}"), name
+
+
+def test_weights(site, soups):
+    def weight(name):
+        own = {tag["src"] for tag in soups[name].select("main img")}
+        images = [(site / name).parent / source for source in own]
+        return sum(path.stat().st_size for path in [site / name, *images])
+
+    assert weight("index.html") <= 300_000
+    for path in notebooks.chapters():
+        assert weight(f"chapters/{path.stem}.html") <= 1_000_000
+
+
+def test_a_repository_shows_only_when_settings_name_one(tmp_path, soups, files):
+    assert not any("github" in str(soup).lower() for soup in soups.values())
+    for path in files:
+        target = tmp_path / path.relative_to(notebooks.ROOT)
+        if "katex" not in path.parts and path.suffix != ".gz":
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    shutil.copytree(notebooks.ROOT / "docs" / "_static" / "katex", tmp_path / "docs" / "_static" / "katex")
+    settings = tmp_path / "settings.ini"
+    settings.write_text(settings.read_text().replace("repository =", "repository = https://github.com/some/body"))
+    page = (build_site(tmp_path, tmp_path / "out") / "chapters" / "01_data.html").read_text()
+    for link in ("https://github.com/some/body", "https://github.com/some/body/issues", "colab.research.google.com"):
+        assert link in page
+
+
+# In the browser
+
+
+@pytest.mark.browser
+@each_page
+def test_a_page_is_sound_on_every_screen(name, browser, address):
+    for width, theme in SCREENS:
+        page, problems = open_page(browser, f"{address}{name}.html", width, theme)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{width} px: {wide} px too wide"
+        assert page.evaluate("document.querySelectorAll('.katex-error').length") == 0
+        assert page.evaluate("document.querySelectorAll('.math:not(:has(.katex))').length") == 0
+        assert problems == []
+        found = Axe().run(page, options={"preload": False}).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == [], f"{width} px, {theme}"
+        page.context.close()
+
+
+@pytest.mark.browser
+def test_pages_open_as_files(browser, site):
+    for name in PAGES:
+        page, problems = open_page(browser, (site / f"{name}.html").as_uri())
+        assert problems == [] and page.locator("h1:visible").count() == 1, name
+        page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("word, page_found", [("handwritten", "01 · Data"), ("cross_entropy_loss", "exp.nb_02")])
+def test_search_finds_prose_and_functions(word, page_found, browser, address):
+    page, _ = open_page(browser, f"{address}search.html?q={word}")
+    page.locator("#search-results li a").first.wait_for(timeout=20_000)
+    assert page_found in page.locator("#search-results").inner_text()
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_the_loops_are_stepped_through_with_the_keyboard(browser, address):
+    page, _ = open_page(browser, f"{address}loops.html")
+    seen = page.locator(".loop-version:visible h2")
+    assert seen.all_inner_texts()[0].startswith("1. by name") and seen.count() == 1
+    page.keyboard.press("ArrowRight")
+    assert "(a) parameters()" in seen.inner_text()
+    assert "identical: 782" in page.locator(".loop-version:visible").inner_text()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("button", name="next").click()
+    assert page.get_by_role("status").inner_text() == "version 2 of 10"
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_the_sliders_choose_a_picture_by_keyboard_and_mouse(browser, address):
+    page, _ = open_page(browser, f"{address}playground.html")
+    shown = page.locator(".playground figure:visible")
+    assert shown.count() == 1 and "learning rate 0.1, batch size 64" in shown.inner_text()
+    page.get_by_label("learning rate").focus()
+    page.keyboard.press("ArrowRight")
+    assert "learning rate 0.3, batch size 64" in shown.inner_text()
+    slider = page.get_by_label("batch size").bounding_box()
+    page.mouse.click(slider["x"] + slider["width"] - 3, slider["y"] + slider["height"] / 2)
+    assert "learning rate 0.3, batch size 1024" in shown.inner_text()
+    assert page.evaluate("[...document.querySelectorAll('figure:not([hidden]) img')].every(i => i.naturalWidth > 0)")
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_without_javascript_everything_is_there(browser, address):
+    page, _ = open_page(browser, f"{address}playground.html", java_script_enabled=False)
+    assert page.locator(".playground figure:visible").count() == 32
+    page.goto(f"{address}loops.html")
+    assert page.locator(".loop-version:visible").count() == 10
+    page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["index", "playground", "loops", "chapters/01_data"])
+def test_keyboard_focus_is_visible(name, browser, address):
+    page, _ = open_page(browser, f"{address}{name}.html")
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        mark = page.evaluate(
+            "(() => { const s = getComputedStyle(document.activeElement); "
+            "return [document.activeElement.tagName, s.outlineStyle, s.outlineWidth, s.boxShadow]; })()"
+        )
+        assert mark[0] == "BODY" or (mark[1] != "none" and mark[2] != "0px") or mark[3] != "none", mark
+    page.context.close()
