@@ -5,6 +5,7 @@
 The site shows the pictures; nothing is computed in the browser.
 """
 
+import itertools
 import json
 
 import torch
@@ -42,7 +43,7 @@ def train(rate, batch_size, train_ds, valid_ds):
 def draw(history, words):
     "Draw loss and accuracy on the same axes for every run, so that runs can be compared."
     fig, axes = canvas(1, 2, width=6.4, height=2.4)
-    images = [size * (i + 1) / 1000 for i, size in enumerate(history.sizes)]
+    images = [seen / 1000 for seen in itertools.accumulate(history.sizes)]
     series = [(history.losses, "loss (nats)", (0, 3)), ([100 * a for a in history.accs], "accuracy (%)", (0, 100))]
     for ax, (values, label, limits) in zip(axes, series):
         ax.plot(images, values, alpha=0.3, linewidth=0.7)

@@ -66,6 +66,7 @@ class ModuleReference(Directive):
 
     def run(self):
         module = importlib.import_module(f"exp.{self.arguments[0]}")
+        self.state.document.settings.env.note_dependency(module.__file__)
         lines = [f".. py:currentmodule:: exp.{self.arguments[0]}", ""]
         for name in own_names(module):
             lines += describe(name, getattr(module, name))
