@@ -111,6 +111,21 @@ def test_a_chapter_shows_its_code_and_offers_the_runnable_notebook(path, site, s
     assert len(marks) == sum("#| hide" not in cell.source for cell in exported)
 
 
+def test_every_directive_is_honoured(monkeypatch):
+    monkeypatch.syspath_prepend(str(notebooks.ROOT / "docs" / "_ext"))
+    from chapters import rewrite
+
+    sources = ["#| default_exp nb_09", "#| export\nx = 1", "#| exports\ny = 1", "#| hide\nz", "#| echo: false\na",
+               "#| output: false\nb", "#| code-fold: true\nc", "#| export\n#| hide\n_all_ = []"]  # fmt: skip
+    cells = [{"cell_type": "code", "source": source, "outputs": [], "metadata": {}} for source in sources]
+    cells.append({"cell_type": "markdown", "source": "::: {.callout-tip}\nwords\n:::", "metadata": {}})
+    shown = [(c["source"], c["metadata"].get("tags")) for c in rewrite({"cells": cells})["cells"]]
+    assert shown == [
+        ("x = 1", ["exported", "exp-nb_09"]), ("y = 1", ["exported", "exp-nb_09"]), ("a", ["remove-input"]),
+        ("b", ["remove-output"]), ("c", ["hide-input"]), (":::{tip}\nwords\n:::", None),
+    ]  # fmt: skip
+
+
 def test_names_in_backticks_lead_to_the_reference(soups):
     links = {tag["href"] for tag in soups["chapters/02_minibatch_training.html"].select("main a[href]")}
     assert {"../reference/nb_02.html#exp.nb_02.fit", "../reference/nb_00.html#exp.nb_00.same"} <= links

@@ -4,6 +4,7 @@
   What follows happens to the text in memory: the download stays the runnable notebook.
 - `#| hide` drops a cell. `#| export` keeps it, whole, with a quiet mark that names its module. `#| echo: false` hides
   the code, `#| output: false` the output, `#| code-fold: true` folds the code. The lines themselves vanish.
+- A callout, `::: {.callout-note}`, becomes an admonition of that kind.
 - A figure gets the alternative text that its output carries.
 - A name in backticks that the modules export becomes a link to its reference.
 """
@@ -18,6 +19,7 @@ from sphinx import addnodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 DIRECTIVE = re.compile(r"^#\| *([\w-]+)(?::? +(.*))?$")
+CALLOUT = re.compile(r"^(:{3,}) *\{\.callout-(note|tip|warning|important|caution)[^}]*\}", re.MULTILINE)
 TAGS = {("echo", "false"): "remove-input", ("output", "false"): "remove-output", ("code-fold", "true"): "hide-input"}
 
 
@@ -49,9 +51,12 @@ def directives(cell):
 
 def read_source(app, docname, source):
     "Rewrite a notebook in memory as its directives say."
-    if app.env.doc2path(docname).suffix != ".ipynb":
-        return
-    notebook = json.loads(source[0])
+    if app.env.doc2path(docname).suffix == ".ipynb":
+        source[0] = json.dumps(rewrite(json.loads(source[0])))
+
+
+def rewrite(notebook):
+    "Give a notebook as its directives want it to be shown."
     module, cells = "", []
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
@@ -60,12 +65,13 @@ def read_source(app, docname, source):
             if "hide" in found or not cell["source"].strip():
                 continue
             tags = [tag for (name, value), tag in TAGS.items() if found.get(name) == value]
-            tags += ["exported", f"exp-{module}"] if "export" in found else []
+            tags += ["exported", f"exp-{module}"] if found.keys() & {"export", "exports"} else []
             alt = [o["metadata"]["image/png"]["alt"] for o in cell["outputs"] if "image/png" in o.get("metadata", {})]
             cell["metadata"] = {"tags": tags} | ({"mystnb": {"image": {"alt": alt[0]}}} if alt else {})
+        else:
+            cell["source"] = CALLOUT.sub(r"\1{\2}", "".join(cell["source"]))
         cells.append(cell)
-    notebook["cells"] = cells
-    source[0] = json.dumps(notebook)
+    return notebook | {"cells": cells}
 
 
 def mark_exported(app, doctree):

@@ -71,7 +71,7 @@ function playground() {
 
 document.addEventListener("DOMContentLoaded", () => {
   formulas();
-  for (const box of document.querySelectorAll("pre, .cell_output table, .image_png, figure")) box.tabIndex = 0;
+  for (const box of document.querySelectorAll("pre, .cell_output table, figure")) box.tabIndex = 0;
   loops();
   playground();
 });
