@@ -165,8 +165,17 @@ def test_a_repository_shows_only_when_settings_name_one(tmp_path, soups, files):
     settings = tmp_path / "settings.ini"
     settings.write_text(settings.read_text().replace("repository =", "repository = https://github.com/some/body"))
     page = (build_site(tmp_path, tmp_path / "out") / "chapters" / "01_data.html").read_text()
-    for link in ("https://github.com/some/body", "https://github.com/some/body/issues", "colab.research.google.com"):
+    colab = re.search(r"colab\.research\.google\.com/github/some/body/blob/\w+/([^\"]+)", page)
+    assert colab and colab.group(1) == "nbs/01_data.ipynb"
+    for link in ("https://github.com/some/body", "https://github.com/some/body/issues"):
         assert link in page
+
+
+def test_the_playground_has_every_run(site, soups):
+    figures = soups["playground.html"].select(".playground figure")
+    assert len({(f["data-rate"], f["data-batch"]) for f in figures}) == len(figures) == 32
+    assert all((site / figure.img["src"]).read_bytes().startswith(b"\x89PNG") for figure in figures)
+    assert any("diverged" in figure.get_text() for figure in figures)
 
 
 # In the browser

@@ -86,6 +86,14 @@ def mark_exported(app, doctree):
             raw.replace_self(nodes.raw(raw.rawsource, text, format="html", classes=raw["classes"]))
 
 
+def mend_launch_links(app, pagename, templatename, context, doctree):
+    "Let launch buttons name the notebook in `nbs/`, not its copy."
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if "url" in button:
+                button["url"] = button["url"].replace("/nbs/chapters/", "/nbs/")
+
+
 class LinkNames(SphinxPostTransform):
     "Make a name in backticks a link to its reference, in chapters and pages, not in the reference itself."
 
@@ -109,5 +117,6 @@ def setup(app):
     app.connect("config-inited", copy_chapters)
     app.connect("source-read", read_source)
     app.connect("doctree-read", mark_exported)
+    app.connect("html-page-context", mend_launch_links, priority=900)  # after the theme's own
     app.add_post_transform(LinkNames)
     return {"parallel_read_safe": True}
