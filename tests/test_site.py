@@ -8,6 +8,7 @@ import shutil
 import threading
 from urllib.parse import unquote, urldefrag
 
+import exercises
 import notebooks
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -248,6 +249,21 @@ def test_the_sliders_choose_a_picture_by_keyboard_and_mouse(browser, address):
     page.mouse.click(slider["x"] + slider["width"] - 3, slider["y"] + slider["height"] / 2)
     assert "learning rate 0.3, batch size 1024" in shown.inner_text()
     page.locator(".playground figure:visible img").evaluate("image => image.decode()")  # raises if it is no picture
+    page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", notebooks.chapters(), ids=lambda path: path.stem)
+def test_hints_unfold_one_by_one(path, browser, address):
+    page, _ = open_page(browser, f"{address}chapters/{path.stem}.html")
+    folds = page.locator("main details:has(> summary)")
+    opened = "all => all.map(details => details.open)"
+    assert folds.count() >= 4 * len(exercises.find(notebooks.read(path)))
+    for number in range(folds.count()):
+        before = folds.evaluate_all(opened)
+        folds.nth(number).locator("summary").first.click()
+        after = folds.evaluate_all(opened)
+        assert not before[number] and [i for i, (a, b) in enumerate(zip(before, after)) if a != b] == [number]
     page.context.close()
 
 
