@@ -317,7 +317,7 @@ def _transpose(a, dim0, dim1):
 Node.reshape, Node.transpose = _reshape, _transpose
 Node.T = property(lambda a: _transpose(a, 0, 1))         # of a matrix
 
-# %% ../nbs/03_backpropagation.ipynb #69cc9e0f
+# %% ../nbs/03_backpropagation.ipynb #1ecd3029
 def _gather(a, dim, index):
     u = _bare(a)
     return _record("gather", u.gather(dim, index), (a, lambda g: torch.zeros_like(u).scatter_add(dim, index, g)))
@@ -325,7 +325,7 @@ def _gather(a, dim, index):
 def _pick(a, index):
     u = _bare(a)
     def pull(g):
-        places = torch.arange(u.numel()).reshape(u.shape)[index]         # where each picked entry came from
+        places = torch.arange(u.numel(), device=u.device).reshape(u.shape)[index]    # where each came from
         return g.new_zeros(u.numel()).index_add(0, places.flatten(), g.flatten()).reshape(u.shape)
     return _record("[ ]", u[index], (a, pull))
 
@@ -369,7 +369,7 @@ class _Line:
     def setpath(self, points):
         self.points = points
 
-# %% ../nbs/03_backpropagation.ipynb #51bd89bf
+# %% ../nbs/03_backpropagation.ipynb #8a6b38c3
 def draw_graph(
     root: Node,    # before its `backward`, which drops the links
 ) -> Picture:      # needs the library grandalf
@@ -388,10 +388,8 @@ def draw_graph(
         ax.add_patch(_frame(x, y, w, h, color))
         ax.text(x, y - 0.07, node.name, color="#7d7d7d", ha="center", va="center", fontsize=10, weight="bold")
         ax.text(x, y + 0.11, list(node.shape) or "a number", color="#7d7d7d", ha="center", va="center", fontsize=9)
-    leaves = [node.name for node in nodes if not node.links]
-    made = ", ".join(node.name for node in nodes if node.links)
-    return Picture(fig, f"Graph of a calculation, from top to bottom. {len(leaves)} leaves ({', '.join(leaves)}) "
-                        f"lead through {len(nodes) - len(leaves)} operations, in this order: {made}.")
+    leaves, made = (", ".join(n.name for n in nodes if bool(n.links) == linked) for linked in (False, True))
+    return Picture(fig, f"Graph of a calculation, from top to bottom. Leaves: {leaves}. Operations, in order: {made}.")
 
 # %% ../nbs/03_backpropagation.ipynb #7d0de2a3
 def _frame(x, y, w, h, color):
