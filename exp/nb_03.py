@@ -17,7 +17,7 @@ from .nb_02 import *
 # %% ../nbs/03_backpropagation.ipynb #7e2095ce
 from torch import nn
 
-# %% ../nbs/03_backpropagation.ipynb #ac0e1026
+# %% ../nbs/03_backpropagation.ipynb #2d05f820
 def numeric_gradient(
     f,                    # takes a tensor like `x`, gives a number
     x: torch.Tensor,      # float64, any shape; stays as it is
@@ -25,7 +25,7 @@ def numeric_gradient(
 ) -> torch.Tensor:        # the shape of `x`
     "Estimate the gradient of `f` at `x` by central differences, entry by entry. `ValueError` unless float64."
     if x.dtype != torch.float64:
-        raise ValueError(f"found x of type {x.dtype}, expected torch.float64: differences eat half of the digits")
+        raise ValueError(f"found x of type {x.dtype}, expected torch.float64: half of the digits cancel")
     steps = eps * torch.eye(x.numel(), dtype=x.dtype).reshape(x.numel(), *x.shape)   # each moves one entry
     slopes = [(float(f(x + step)) - float(f(x - step))) / (2 * eps) for step in steps]
     return torch.tensor(slopes, dtype=x.dtype).reshape(x.shape)
@@ -119,7 +119,7 @@ class LayerStack(Sequential):
             g = layer.backward(g)
         return g
 
-# %% ../nbs/03_backpropagation.ipynb #af6ac97a
+# %% ../nbs/03_backpropagation.ipynb #28034601
 class Node:
     "Wrap a tensor of floats, know what it was made from, hold its gradient. `TypeError`, `ValueError` for others."
     def __init__(self, value, name="leaf", links=()):
@@ -129,7 +129,7 @@ class Node:
         if not value.is_floating_point():
             raise ValueError(f"found values of type {value.dtype}, expected floats: others have no gradient")
         if value.requires_grad:
-            raise ValueError("found a tensor watched by PyTorch's autograd, expected one that is not: t.detach()")
+            raise ValueError("found a tensor that PyTorch's autograd watches, expected a plain one: t.detach()")
         self.value, self.name = value, name
         self.links = links                               # a (parent, pull) each; pull: gradient here → gradient there
 
@@ -142,11 +142,13 @@ class Node:
     def grad(self, g):
         self.value.grad = g
 
-# %% ../nbs/03_backpropagation.ipynb #0aff4caa
+# %% ../nbs/03_backpropagation.ipynb #7ef43137
 def _brief(tensor):
     "Show a tensor in a few words."
-    if tensor is None or tensor.numel() > 6:
-        return "none" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+    if tensor is None:
+        return "none"
+    if tensor.numel() > 6:
+        return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
     return str(torch.round(tensor.double(), decimals=4).tolist())
 
 def _repr(self):
@@ -155,7 +157,7 @@ def _repr(self):
 
 Node.__repr__ = _repr
 
-# %% ../nbs/03_backpropagation.ipynb #456ecc2f
+# %% ../nbs/03_backpropagation.ipynb #5c86d92f
 def _bare(a):
     "Give the tensor within a node; what is no node stays what it is."
     return a.value if isinstance(a, Node) else a
@@ -164,23 +166,26 @@ def _record(name, value, *links):
     "Make the node of a result, linked to those of its inputs that are nodes."
     links = [(parent, pull) for parent, pull in links if isinstance(parent, Node)]
     for parent, _ in links:
-        if parent.value.dtype != value.dtype:
-            raise ValueError(f"{name}: found {parent.value.dtype} among what gives {value.dtype}, expected one type")
+        dtype = parent.value.dtype
+        if dtype != value.dtype:
+            raise ValueError(f"{name}: found {dtype} among what gives {value.dtype}, expected one type")
     return Node(value, name, links)
 
-# %% ../nbs/03_backpropagation.ipynb #e3957994
+# %% ../nbs/03_backpropagation.ipynb #b17bf3ea
 def _add(a, b):
-    return _record("+", _bare(a) + _bare(b), (a, lambda g: g), (b, lambda g: g))
+    return _record("+", _bare(a) + _bare(b), (a, lambda g: g),
+                                             (b, lambda g: g))
 
 def _multiply(a, b):
     u, v = _bare(a), _bare(b)
-    return _record("*", u * v, (a, lambda g: g * v), (b, lambda g: g * u))
+    return _record("*", u * v, (a, lambda g: g * v),
+                               (b, lambda g: g * u))
 
 # %% ../nbs/03_backpropagation.ipynb #40ba689b
 Node.__add__ = Node.__radd__ = _add
 Node.__mul__ = Node.__rmul__ = _multiply
 
-# %% ../nbs/03_backpropagation.ipynb #2d0d7e2c
+# %% ../nbs/03_backpropagation.ipynb #074318f9
 def topological_order(
     root: Node,   # where to start
 ) -> list:        # nodes; `root` comes last
@@ -192,14 +197,14 @@ def topological_order(
             listed.append(node)
         elif node not in seen:
             if node.links is None:
-                raise RuntimeError(f"backward was here before ({node.name}): compute the value anew, or keep the graph "
-                                   "the first time with backward(retain_graph=True)")
+                raise RuntimeError(f"backward was here before ({node.name}): compute the value anew, "
+                                   "or keep the graph: backward(retain_graph=True)")
             seen.add(node)
             to_do.append((node, True))
             to_do += [(parent, False) for parent, _ in node.links]
     return listed
 
-# %% ../nbs/03_backpropagation.ipynb #a7cebb9a
+# %% ../nbs/03_backpropagation.ipynb #a27f9d86
 def undo_broadcast(
     g: torch.Tensor,   # a gradient, of a shape that `shape` broadcasts to
     shape,             # the shape that it should have
@@ -207,16 +212,17 @@ def undo_broadcast(
     "Sum a gradient over the dimensions that broadcasting has stretched; see `torch.Tensor.sum_to_size`. `ValueError`."
     sizes = [1] * (g.dim() - len(shape)) + list(shape)
     if len(sizes) != g.dim() or any(size not in (1, full) for size, full in zip(sizes, g.shape)):
-        raise ValueError(f"found a gradient of shape {list(g.shape)}, expected one that {list(shape)} broadcasts to")
+        raise ValueError(f"found a gradient of shape {list(g.shape)}, expected one to which {list(shape)} "
+                         "broadcasts")
     stretched = [i for i, (size, full) in enumerate(zip(sizes, g.shape)) if size != full]
     return (g.sum(stretched, keepdim=True) if stretched else g).reshape(shape)
 
-# %% ../nbs/03_backpropagation.ipynb #bf7b273e
+# %% ../nbs/03_backpropagation.ipynb #9ad2329c
 def _start(node, g):
     "Give the gradient to start from: 1 for a single number, else what is given. `ValueError` if that doesn't fit."
     if g is None and node.value.numel() != 1:
-        raise ValueError(f"found a result of shape {list(node.value.shape)}, expected a single number, or a gradient "
-                         "to start from: result.backward(gradient)")
+        raise ValueError(f"found a result of shape {list(node.value.shape)}, expected a single number, "
+                         "or a gradient to start from: result.backward(gradient)")
     g = torch.ones_like(node.value) if g is None else g
     if g.shape != node.value.shape or g.dtype != node.value.dtype:
         raise ValueError(f"found a gradient {_brief(g)} to start from, expected "
@@ -239,21 +245,23 @@ def _backward(self, gradient=None, retain_graph=False):
 
 Node.backward = _backward
 
-# %% ../nbs/03_backpropagation.ipynb #20f991fa
+# %% ../nbs/03_backpropagation.ipynb #db07d6fe
 def _negate(a):
     return _record("neg", -_bare(a), (a, lambda g: -g))
 
 def _subtract(a, b):
-    return _record("-", _bare(a) - _bare(b), (a, lambda g: g), (b, lambda g: -g))
+    return _record("-", _bare(a) - _bare(b), (a, lambda g: g),
+                                             (b, lambda g: -g))
 
 def _divide(a, b):
     u, v = _bare(a), _bare(b)
-    return _record("/", u / v, (a, lambda g: g / v), (b, lambda g: -g * (u / v) / v))
+    return _record("/", u / v, (a, lambda g: g / v),
+                               (b, lambda g: -g * (u / v) / v))
 
-# %% ../nbs/03_backpropagation.ipynb #a841ce66
+# %% ../nbs/03_backpropagation.ipynb #2ca04ff1
 def _power(a, n):
     if not isinstance(n, (int, float)):
-        raise TypeError(f"**: found an exponent of type {type(n).__name__}, expected a number: (b * a.log()).exp()?")
+        raise TypeError(f"**: found an exponent of type {type(n).__name__}, expected a number")
     u = _bare(a)
     return _record("**", u ** n, (a, lambda g: g * n * u ** (n - 1) if n else 0.0 * g))
 
@@ -281,52 +289,58 @@ def _relu(a):
 
 Node.exp, Node.log, Node.relu = _exp, _log, _relu
 
-# %% ../nbs/03_backpropagation.ipynb #f9b1a570
+# %% ../nbs/03_backpropagation.ipynb #4756ad48
 def _stretch(g, shape, dim, keepdim):
     "Stretch a gradient to the shape from before a sum over `dim` (None: over all)."
     return (g if dim is None or keepdim else g.unsqueeze(dim)).expand(shape)
 
 def _sum(a, dim=None, keepdim=False):                    # dim: one dimension, or None for all
     u = _bare(a)
-    return _record("sum", u.sum(dim, keepdim=keepdim), (a, lambda g: _stretch(g, u.shape, dim, keepdim)))
+    value = u.sum(dim, keepdim=keepdim)
+    return _record("sum", value, (a, lambda g: _stretch(g, u.shape, dim, keepdim)))
 
 def _mean(a, dim=None, keepdim=False):
     u = _bare(a)
     n = u.numel() if dim is None else u.shape[dim]
-    return _record("mean", u.mean(dim, keepdim=keepdim), (a, lambda g: _stretch(g, u.shape, dim, keepdim) / n))
+    value = u.mean(dim, keepdim=keepdim)
+    return _record("mean", value, (a, lambda g: _stretch(g, u.shape, dim, keepdim) / n))
 
 Node.sum, Node.mean = _sum, _mean
 
-# %% ../nbs/03_backpropagation.ipynb #272e3d8a
+# %% ../nbs/03_backpropagation.ipynb #dad1316e
 def _matmul(a, b):
     u, v = _bare(a), _bare(b)
     if u.dim() < 2 or v.dim() < 2:
-        raise ValueError(f"@: found shapes {list(u.shape)} and {list(v.shape)}, expected matrices; see reshape")
-    return _record("@", u @ v, (a, lambda g: g @ v.mT), (b, lambda g: u.mT @ g))
+        raise ValueError(f"@: found shapes {list(u.shape)} and {list(v.shape)}, expected matrices")
+    return _record("@", u @ v, (a, lambda g: g @ v.mT),
+                               (b, lambda g: u.mT @ g))
 
 Node.__matmul__, Node.__rmatmul__ = _matmul, _swapped(_matmul)
 
-# %% ../nbs/03_backpropagation.ipynb #cf2c408a
+# %% ../nbs/03_backpropagation.ipynb #091f41a4
 def _reshape(a, *shape):
     u = _bare(a)
     return _record("reshape", u.reshape(*shape), (a, lambda g: g.reshape(u.shape)))
 
 def _transpose(a, dim0, dim1):
-    return _record("transpose", _bare(a).transpose(dim0, dim1), (a, lambda g: g.transpose(dim0, dim1)))
+    value = _bare(a).transpose(dim0, dim1)
+    return _record("transpose", value, (a, lambda g: g.transpose(dim0, dim1)))
 
 Node.reshape, Node.transpose = _reshape, _transpose
 Node.T = property(lambda a: _transpose(a, 0, 1))         # of a matrix
 
-# %% ../nbs/03_backpropagation.ipynb #1ecd3029
+# %% ../nbs/03_backpropagation.ipynb #dd3723a5
 def _gather(a, dim, index):
     u = _bare(a)
-    return _record("gather", u.gather(dim, index), (a, lambda g: torch.zeros_like(u).scatter_add(dim, index, g)))
+    def pull(g): return torch.zeros_like(u).scatter_add(dim, index, g)
+    return _record("gather", u.gather(dim, index), (a, pull))
 
 def _pick(a, index):
     u = _bare(a)
     def pull(g):
-        places = torch.arange(u.numel(), device=u.device).reshape(u.shape)[index]    # where each came from
-        return g.new_zeros(u.numel()).index_add(0, places.flatten(), g.flatten()).reshape(u.shape)
+        places = torch.arange(u.numel(), device=u.device).reshape(u.shape)[index]
+        flat = g.new_zeros(u.numel()).index_add(0, places.flatten(), g.flatten())
+        return flat.reshape(u.shape)
     return _record("[ ]", u[index], (a, pull))
 
 Node.gather, Node.__getitem__ = _gather, _pick
@@ -369,34 +383,37 @@ class _Line:
     def setpath(self, points):
         self.points = points
 
-# %% ../nbs/03_backpropagation.ipynb #8a6b38c3
+# %% ../nbs/03_backpropagation.ipynb #2f9db863
 def draw_graph(
     root: Node,    # before its `backward`, which drops the links
 ) -> Picture:      # needs the library grandalf
     "Draw what a node was made from: values flow down the arrows, gradients back up."
     nodes, w, h = topological_order(root), 0.95, 0.42    # inches
     places, lines = _layout(nodes, w, h)
-    left, right = min(x for x, _ in places.values()) - w, max(x for x, _ in places.values()) + w
-    bottom = max(y for _, y in places.values()) + h
-    fig, [ax] = canvas(width=right - left, height=bottom + h)
-    ax.set(xlim=(left, right), ylim=(bottom, -h), aspect="equal")
+    across, down = zip(*places.values())
+    middle, width = (min(across) + max(across)) / 2, max(6.0, max(across) - min(across) + 2 * w)
+    fig, [ax] = canvas(width=width, height=max(down) + 2 * h)
+    ax.set(xlim=(middle - width / 2, middle + width / 2), ylim=(max(down) + h, -h), aspect="equal")
     ax.axis("off")
     for points in lines:
         _arrow(ax, points, h)
     for node, (x, y) in places.items():
         color = "#2a9a63" if node is root else "#2f7fd6" if node.links else "#d8701c"
-        ax.add_patch(_frame(x, y, w, h, color))
-        ax.text(x, y - 0.07, node.name, color="#7d7d7d", ha="center", va="center", fontsize=10, weight="bold")
-        ax.text(x, y + 0.11, list(node.shape) or "a number", color="#7d7d7d", ha="center", va="center", fontsize=9)
-    leaves, made = (", ".join(n.name for n in nodes if bool(n.links) == linked) for linked in (False, True))
-    return Picture(fig, f"Graph of a calculation, from top to bottom. Leaves: {leaves}. Operations, in order: {made}.")
+        _box(ax, node, x, y, w, h, color)
+    leaves = ", ".join(node.name for node in nodes if not node.links)
+    made = ", ".join(node.name for node in nodes if node.links)
+    return Picture(fig, f"Graph of a calculation, from top to bottom. Leaves: {leaves}. "
+                        f"Operations, in order: {made}.")
 
-# %% ../nbs/03_backpropagation.ipynb #7d0de2a3
-def _frame(x, y, w, h, color):
-    "Make a rounded box around (x, y)."
+# %% ../nbs/03_backpropagation.ipynb #71ab0e1f
+def _box(ax, node, x, y, w, h, color):
+    "Draw a node around (x, y): a rounded box, its name, its shape."
     from matplotlib.patches import FancyBboxPatch
-    return FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=0.08",
-                          facecolor=color + "16", edgecolor=color, linewidth=1.2)
+    ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=0.08",
+                                facecolor=color + "16", edgecolor=color, linewidth=1.2))
+    style = {"color": "#7d7d7d", "ha": "center", "va": "center"}
+    ax.text(x, y - 0.07, node.name, fontsize=10, weight="bold", **style)
+    ax.text(x, y + 0.11, list(node.shape) or "a number", fontsize=9, **style)
 
 def _arrow(ax, points, h):
     "Draw a line through `points`, from box edge to box edge, with an arrow head at the end."
@@ -406,7 +423,7 @@ def _arrow(ax, points, h):
     head = {"arrowstyle": "-|>", "color": "#7d7d7d", "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", path[-1], path[-2], arrowprops=head)
 
-# %% ../nbs/03_backpropagation.ipynb #5c5cbd3f
+# %% ../nbs/03_backpropagation.ipynb #c8a28871
 def affine(
     x,        # [n, in]: a node, or a tensor that needs no gradient
     weight,   # [out, in], likewise
@@ -414,7 +431,9 @@ def affine(
 ) -> Node:    # [n, out]
     "Compute `x @ weight.T + bias` in one call; see `torch.nn.functional.linear`."
     u, w, b = _bare(x), _bare(weight), _bare(bias)
-    return _record("affine", F.linear(u, w, b), (x, lambda g: g @ w), (weight, lambda g: g.T @ u), (bias, lambda g: g))
+    return _record("affine", F.linear(u, w, b), (x,      lambda g: g @ w),
+                                                (weight, lambda g: g.T @ u),
+                                                (bias,   lambda g: g))
 
 # %% ../nbs/03_backpropagation.ipynb #157cae28
 class NodeLinear(Model):

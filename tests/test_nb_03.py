@@ -72,7 +72,7 @@ OPERATIONS = {
 
 
 @settings(max_examples=150)
-@given(sizes, sizes, seeds, st.lists(st.tuples(st.sampled_from(list(OPERATIONS)), seeds, seeds), min_size=1, max_size=12))
+@given(sizes, sizes, seeds, st.lists(st.tuples(st.sampled_from([*OPERATIONS]), seeds, seeds), min_size=1, max_size=12))
 def test_random_graphs_are_pytorchs(n, m, seed, steps):
     index = torch.randint(60, (n, m), generator=torch.Generator().manual_seed(seed))
 
@@ -109,7 +109,7 @@ def test_broadcasting_is_undone(shape, draw, seed):
 
 @pytest.mark.parametrize("shape, wanted", [([2, 3], [2]), ([3], [2, 3]), ([2, 3], [4]), ([4, 1], [4, 3]), ([], [1])])
 def test_what_is_no_broadcast_is_refused(shape, wanted):
-    with pytest.raises(ValueError, match="expected one that"):
+    with pytest.raises(ValueError, match="expected one to which"):
         undo_broadcast(torch.zeros(shape), wanted)
 
 
@@ -160,7 +160,8 @@ def test_edges_of_operations():
 
 def test_constants_on_either_side_get_no_link():
     t, x = randn(2, 3, seed=1), Node(randn(2, 3))
-    for result in (t + x, x + t, t - x, x - t, t * x, x * t, t / x, x / t, x @ t.T, t @ x.T, 1 - x, 2 / x, 1 + x, 3 * x):
+    products = x @ t.T, t @ x.T
+    for result in (t + x, x + t, t - x, x - t, t * x, x * t, t / x, x / t, 1 - x, 2 / x, 1 + x, 3 * x, *products):
         assert isinstance(result, Node) and len(result.links) == 1
         result.backward(torch.ones_like(result.value))
     assert t.grad is None
@@ -337,7 +338,7 @@ def test_shapes_that_do_not_fit_are_refused(attempt):
 
 def test_vectors_in_a_product_are_refused():
     for a, b in ((randn(3), randn(3, 2)), (randn(2, 3), randn(3)), (randn(3), randn(3))):
-        with pytest.raises(ValueError, match="expected matrices; see reshape"):
+        with pytest.raises(ValueError, match="expected matrices"):
             Node(a) @ Node(b)
 
 
@@ -353,9 +354,9 @@ def test_what_is_no_plain_tensor_of_floats_is_refused():
     for wrong in (3, torch.tensor([1]), torch.tensor([True])):
         with pytest.raises(ValueError, match="expected floats"):
             Node(wrong)
-    with pytest.raises(ValueError, match="watched by PyTorch's autograd"):
+    with pytest.raises(ValueError, match="PyTorch's autograd watches"):
         Node(nn.Linear(2, 2).weight)
-    with pytest.raises(ValueError, match="watched by PyTorch's autograd"):
+    with pytest.raises(ValueError, match="PyTorch's autograd watches"):
         Node(torch.ones(2)) * nn.Parameter(torch.ones(2))
     with pytest.raises(TypeError, match="wrapped already"):
         Node(Node(1.0))
