@@ -59,9 +59,9 @@ def cross_entropy_backward(
     p, t = log_softmax(logits).exp(), F.one_hot(y, logits.shape[1])      # [n, classes] both
     return (p - t) / len(y)
 
-# %% ../nbs/03_backpropagation.ipynb #54bfe492
+# %% ../nbs/03_backpropagation.ipynb #9abd3780
 class Layer(Model):
-    "Remember the inputs of `forward` for `backward`. Subclasses give `forward(*inputs)` and `gradients(g, *inputs)`."
+    "Remember the inputs of `forward` for `backward`. Subclasses add `forward` and `gradients` (of the same inputs)."
     inputs = None
 
     def __call__(self, *inputs):
@@ -119,9 +119,10 @@ class LayerStack(Sequential):
             g = layer.backward(g)
         return g
 
-# %% ../nbs/03_backpropagation.ipynb #28034601
+# %% ../nbs/03_backpropagation.ipynb #4ea7eeb3
 class Node:
     "Wrap a tensor of floats, know what it was made from, hold its gradient. `TypeError`, `ValueError` for others."
+    # Operations, made below: + - * / ** @, exp, log, relu, sum, mean, reshape, transpose, T, gather, indexing.
     def __init__(self, value, name="leaf", links=()):
         if isinstance(value, Node):
             raise TypeError("found a Node, expected a tensor or numbers: it is wrapped already")
@@ -354,7 +355,7 @@ Node.detach = lambda self: self.value
 Node.__float__ = lambda self: float(self.value)
 Node.__len__   = lambda self: len(self.value)
 
-# %% ../nbs/03_backpropagation.ipynb #0efc5234
+# %% ../nbs/03_backpropagation.ipynb #a036b88a
 def _layout(nodes, width, height):
     "Place the nodes in layers; give the place (x, y) of each, and for each link the points of its line."
     try:
@@ -374,7 +375,7 @@ def _layout(nodes, width, height):
     layout.draw(10)                                      # ten rounds to remove crossings
     return {node: box.view.xy for node, box in boxes.items()}, [line.view.points for line in lines]
 
-# %% ../nbs/03_backpropagation.ipynb #0f487f71
+# %% ../nbs/03_backpropagation.ipynb #36d6c878
 class _Box:
     def __init__(self, w, h):
         self.w, self.h, self.xy = w, h, (0.0, 0.0)
@@ -383,7 +384,7 @@ class _Line:
     def setpath(self, points):
         self.points = points
 
-# %% ../nbs/03_backpropagation.ipynb #2f9db863
+# %% ../nbs/03_backpropagation.ipynb #5988d7b8
 def draw_graph(
     root: Node,    # before its `backward`, which drops the links
 ) -> Picture:      # needs the library grandalf
@@ -396,17 +397,17 @@ def draw_graph(
     ax.set(xlim=(middle - width / 2, middle + width / 2), ylim=(max(down) + h, -h), aspect="equal")
     ax.axis("off")
     for points in lines:
-        _arrow(ax, points, h)
+        _draw_line(ax, points, h)
     for node, (x, y) in places.items():
         color = "#2a9a63" if node is root else "#2f7fd6" if node.links else "#d8701c"
-        _box(ax, node, x, y, w, h, color)
+        _draw_node(ax, node, x, y, w, h, color)
     leaves = ", ".join(node.name for node in nodes if not node.links)
     made = ", ".join(node.name for node in nodes if node.links)
     return Picture(fig, f"Graph of a calculation, from top to bottom. Leaves: {leaves}. "
                         f"Operations, in order: {made}.")
 
-# %% ../nbs/03_backpropagation.ipynb #71ab0e1f
-def _box(ax, node, x, y, w, h, color):
+# %% ../nbs/03_backpropagation.ipynb #275a5ed3
+def _draw_node(ax, node, x, y, w, h, color):
     "Draw a node around (x, y): a rounded box, its name, its shape."
     from matplotlib.patches import FancyBboxPatch
     ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=0.08",
@@ -415,7 +416,7 @@ def _box(ax, node, x, y, w, h, color):
     ax.text(x, y - 0.07, node.name, fontsize=10, weight="bold", **style)
     ax.text(x, y + 0.11, list(node.shape) or "a number", fontsize=9, **style)
 
-def _arrow(ax, points, h):
+def _draw_line(ax, points, h):
     "Draw a line through `points`, from box edge to box edge, with an arrow head at the end."
     (x, y), *between, (end_x, end_y) = points
     path = [(x, y + h / 2), *between, (end_x, end_y - h / 2)]
