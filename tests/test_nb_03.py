@@ -486,6 +486,8 @@ def test_fit_trains_nodes_with_everybodys_optimisers_and_loaders(optimiser, load
 
 
 def test_affine_is_pytorchs_linear():
+    x, w, b = (randn(*shape, dtype=torch.float32) for shape in ([64, 784], [128, 784], [128]))
+    assert torch.equal(affine(x, Node(w), Node(b)).value, F.linear(x, w, b))     # to the last bit, unlike x @ w.T + b
     for x in (randn(5, 4), Node(randn(5, 4))):
         w, b = Node(randn(3, 4, seed=1)), Node(randn(3, seed=2))
         assert torch.equal(affine(x, w, b).value, F.linear(randn(5, 4), w.value, b.value))
