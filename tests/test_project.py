@@ -3,7 +3,6 @@
 import ast
 import configparser
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -84,19 +83,6 @@ def test_modules_import_downwards_only(module):
 
 
 # Installation
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory, files):
-    "Build a wheel from a copy of the project."
-    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
-    for path in files:
-        target = copy / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    python("-m", "pip", "wheel", str(copy), "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(out))
-    [made] = out.glob("*.whl")
-    return made
 
 
 def test_the_wheel_holds_the_data_and_its_attribution(wheel):

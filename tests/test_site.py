@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import re
 import shutil
 import threading
@@ -14,8 +15,9 @@ from bs4 import BeautifulSoup
 from conftest import build_site
 
 PAGES = [
-    "index", "loops", "playground", "under_the_hood", "search", "genindex", "reference/nb_00", "reference/nb_01",
-    "reference/nb_02", "reference/nb_03", *(f"chapters/{path.stem}" for path in notebooks.chapters()),
+    "index", "loops", "planted", "playground", "under_the_hood", "search", "genindex",
+    *(f"{folder}/{name}" for path in notebooks.chapters()
+      for folder, name in [("chapters", path.stem), ("reference", f"nb_{path.name[:2]}")]),
 ]  # fmt: skip
 SCREENS = [(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")]
 each_page = pytest.mark.parametrize("name", PAGES)
@@ -176,6 +178,13 @@ def test_the_playground_has_every_run(site, soups):
     assert len({(f["data-rate"], f["data-batch"]) for f in figures}) == len(figures) == 32
     assert all((site / figure.img["src"]).read_bytes().startswith(b"\x89PNG") for figure in figures)
     assert any("diverged" in figure.get_text() for figure in figures)
+
+
+def test_the_table_of_planted_bugs_is_whole(soups):
+    stored = json.loads((notebooks.ROOT / "docs" / "planted.json").read_text(encoding="utf-8"))
+    rows = soups["planted.html"].select(".planted tbody tr")
+    assert len(rows) == sum(map(len, stored.values())) and set(stored) == {p.stem for p in notebooks.chapters()}
+    assert all(row.find("details") and row.find("a", href=re.compile(r"chapters/.*#")) for row in rows)
 
 
 # In the browser
