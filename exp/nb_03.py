@@ -355,6 +355,15 @@ Node.detach = lambda self: self.value
 Node.__float__ = lambda self: float(self.value)
 Node.__len__   = lambda self: len(self.value)
 
+# %% ../nbs/03_backpropagation.ipynb #36d6c878
+class _Box:
+    def __init__(self, w, h):
+        self.w, self.h, self.xy = w, h, (0.0, 0.0)
+
+class _Line:
+    def setpath(self, points):
+        self.points = points
+
 # %% ../nbs/03_backpropagation.ipynb #a036b88a
 def _layout(nodes, width, height):
     "Place the nodes in layers; give the place (x, y) of each, and for each link the points of its line."
@@ -375,14 +384,23 @@ def _layout(nodes, width, height):
     layout.draw(10)                                      # ten rounds to remove crossings
     return {node: box.view.xy for node, box in boxes.items()}, [line.view.points for line in lines]
 
-# %% ../nbs/03_backpropagation.ipynb #36d6c878
-class _Box:
-    def __init__(self, w, h):
-        self.w, self.h, self.xy = w, h, (0.0, 0.0)
+# %% ../nbs/03_backpropagation.ipynb #275a5ed3
+def _draw_node(ax, node, x, y, w, h, color):
+    "Draw a node around (x, y): a rounded box, its name, its shape."
+    from matplotlib.patches import FancyBboxPatch
+    ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=0.08",
+                                facecolor=color + "16", edgecolor=color, linewidth=1.2))
+    style = {"color": "#7d7d7d", "ha": "center", "va": "center"}
+    ax.text(x, y - 0.07, node.name, fontsize=10, weight="bold", **style)
+    ax.text(x, y + 0.11, list(node.shape) or "a number", fontsize=9, **style)
 
-class _Line:
-    def setpath(self, points):
-        self.points = points
+def _draw_line(ax, points, h):
+    "Draw a line through `points`, from box edge to box edge, with an arrow head at the end."
+    (x, y), *between, (end_x, end_y) = points
+    path = [(x, y + h / 2), *between, (end_x, end_y - h / 2)]
+    ax.plot(*zip(*path[:-1]), color="#7d7d7d", linewidth=1)
+    head = {"arrowstyle": "-|>", "color": "#7d7d7d", "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", path[-1], path[-2], arrowprops=head)
 
 # %% ../nbs/03_backpropagation.ipynb #5988d7b8
 def draw_graph(
@@ -405,24 +423,6 @@ def draw_graph(
     made = ", ".join(node.name for node in nodes if node.links)
     return Picture(fig, f"Graph of a calculation, from top to bottom. Leaves: {leaves}. "
                         f"Operations, in order: {made}.")
-
-# %% ../nbs/03_backpropagation.ipynb #275a5ed3
-def _draw_node(ax, node, x, y, w, h, color):
-    "Draw a node around (x, y): a rounded box, its name, its shape."
-    from matplotlib.patches import FancyBboxPatch
-    ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=0.08",
-                                facecolor=color + "16", edgecolor=color, linewidth=1.2))
-    style = {"color": "#7d7d7d", "ha": "center", "va": "center"}
-    ax.text(x, y - 0.07, node.name, fontsize=10, weight="bold", **style)
-    ax.text(x, y + 0.11, list(node.shape) or "a number", fontsize=9, **style)
-
-def _draw_line(ax, points, h):
-    "Draw a line through `points`, from box edge to box edge, with an arrow head at the end."
-    (x, y), *between, (end_x, end_y) = points
-    path = [(x, y + h / 2), *between, (end_x, end_y - h / 2)]
-    ax.plot(*zip(*path[:-1]), color="#7d7d7d", linewidth=1)
-    head = {"arrowstyle": "-|>", "color": "#7d7d7d", "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", path[-1], path[-2], arrowprops=head)
 
 # %% ../nbs/03_backpropagation.ipynb #c8a28871
 def affine(
