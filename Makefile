@@ -24,7 +24,7 @@ lab: lab-env
 
 test: dev-env
 	@$(PY) -m ruff check
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 export: lab-env
 	@$(PY) tools/export.py

@@ -16,6 +16,14 @@ settings.load_profile("ours")
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    "Keep together, where tests run in two processes, those that share executed notebooks, or a JupyterLab."
+    for item in items:
+        for fixture in ("executed", "lab"):
+            if fixture in item.fixturenames:
+                item.add_marker(pytest.mark.xdist_group(fixture))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     "Start every test from the same random numbers."

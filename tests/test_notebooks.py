@@ -174,7 +174,8 @@ def forgeries(notebook):
             yield "output deleted", with_cell(notebook, index, lambda c, k=k: c.outputs.pop(k))
             yield "output doubled", with_cell(notebook, index, lambda c, k=k: c.outputs.append(c.outputs[k]))
             for n, line in enumerate(output.get("metadata", {}).get("image/png", {}).get("drawn", [])):
-                for key, forged in [("points", line.points + 1), ("means", [1.1 * m + 1e-3 for m in line.get("means", [9])])]:
+                means = [1.1 * mean + 1e-3 for mean in line.get("means", [9])]
+                for key, forged in [("points", line.points + 1), ("means", means)]:
                     yield f"figure, {key}", with_cell(notebook, index, lambda c, k=k, n=n, key=key, forged=forged: (
                         c.outputs[k].metadata["image/png"]["drawn"][n].update({key: forged})))  # fmt: skip
         for place, (holder, key) in enumerate(texts(cell)):

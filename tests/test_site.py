@@ -21,6 +21,9 @@ PAGES = [
       for folder, name in [("chapters", path.stem), ("reference", f"nb_{path.name[:2]}")]),
 ]  # fmt: skip
 SCREENS = [(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")]
+# What axe looks at, as it takes most of these tests' time: colours hang on the theme, structure on the width.
+COLOURS, STRUCTURE = {"runOnly": ["color-contrast"]}, {"rules": {"color-contrast": {"enabled": False}}}
+AXE = {(1300, "light"): {}, (1300, "dark"): COLOURS, (390, "light"): STRUCTURE}
 each_page = pytest.mark.parametrize("name", PAGES)
 
 
@@ -201,8 +204,9 @@ def test_a_page_is_sound_on_every_screen(name, browser, address):
         assert page.evaluate("document.querySelectorAll('.katex-error').length") == 0
         assert page.evaluate("document.querySelectorAll('.math:not(:has(.katex))').length") == 0
         assert problems == []
-        found = Axe().run(page, options={"preload": False}).response["violations"]
-        assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == [], f"{width} px, {theme}"
+        if (width, theme) in AXE:
+            found = Axe().run(page, options={"preload": False} | AXE[width, theme]).response["violations"]
+            assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == [], f"{width} px, {theme}"
         page.context.close()
 
 

@@ -159,8 +159,8 @@ def describe(output):
             width, height = struct.unpack(">II", base64.b64decode(content[:32])[16:24])
             about = output.metadata.get(mime, {})
             lines += ["image/png:", f"{width} by {height} pixels", about.get("alt", "no alternative text")]
-            curves = [(f"{d.name!r}, {d.points} points", " ".join(map(str, d.get("means", [])))) for d in about.get("drawn", [])]
-            lines += [f"{CURVE}{curve}: {means}" for curve, means in curves]
+            for line in about.get("drawn", []):
+                lines.append(f"{CURVE}{line.name!r}, {line.points} points: {' '.join(map(str, line.get('means', [])))}")
         else:
             lines += [f"{mime}:", *str(content).splitlines()]
     return lines
