@@ -69,14 +69,12 @@ class CancelFit(Exception):
 # %% ../nbs/04_learner.ipynb #0dff1b18
 from contextlib import suppress
 
-# %% ../nbs/04_learner.ipynb #c12d33ac
-def _train_once(self):
-    "Pass once over the training data."
+# %% ../nbs/04_learner.ipynb #24b353b8
+def _train_once(self, batches):
+    "Train on each mini-batch once: an epoch."
     self.model.train()
     self.optim.zero_grad()
-    self.batches = on_device(self.dataloader, self.device)
-    self.call("before_epoch")
-    for self.xb, self.yb in self.batches:
+    for self.xb, self.yb in batches:
         with suppress(CancelBatch):
             self.call("before_batch")
             self.logits = self.model(self.xb)
@@ -90,7 +88,7 @@ def _train_once(self):
             self.call("after_batch")
     self.history.end_epoch()
 
-# %% ../nbs/04_learner.ipynb #f2fec97d
+# %% ../nbs/04_learner.ipynb #efca6162
 class Learner:
     "Train `model`, and call each callback, in order, at every moment. See `fit`."
     def __init__(self, model, criterion, optim, callbacks=(), device=None):
@@ -105,7 +103,9 @@ class Learner:
         with suppress(CancelFit):
             self.call("before_fit")
             while len(self.history.epoch_ends) < n_epochs:
-                self.train()
+                self.batches = on_device(dataloader, self.device)
+                self.call("before_epoch")
+                self.train(self.batches)
                 if valid is not None:
                     self.history.validate(*evaluate(on_device(valid, self.device), self.model.eval(), self.judge))
                 self.call("after_epoch")
@@ -117,6 +117,9 @@ class Learner:
         self.logits, self.yb, self.loss = logits, yb, self.criterion(logits, yb)
         self.call("after_valid_batch")
         return self.loss
+
+# %% ../nbs/04_learner.ipynb #e0c4855c
+import time
 
 # %% ../nbs/04_learner.ipynb #289ca6cc
 class Metrics(Callback):
@@ -235,6 +238,12 @@ def epoch_table(
     return Table(["epoch", "training loss", "validation loss", "training accuracy", "validation accuracy"],
                  [[i, f"{a:.3f}", say(v, ".3f"), f"{b:.1%}", say(w, ".1%")] for i, a, b, (v, w) in rows])
 
+# %% ../nbs/04_learner.ipynb #c095a0a0
+def _length(dataloader):
+    "Give the number of mini-batches, or None for a data loader that cannot tell."
+    try: return len(dataloader)
+    except TypeError: return None
+
 # %% ../nbs/04_learner.ipynb #71a380a6
 class _Bar:
     "A progress bar over a table."
@@ -247,9 +256,6 @@ class _Bar:
 
     def _repr_html_(self):
         return self.bar + self.table._repr_html_()
-
-# %% ../nbs/04_learner.ipynb #e0c4855c
-import time
 
 # %% ../nbs/04_learner.ipynb #96146fcc
 class Progress(Callback):
@@ -273,12 +279,12 @@ class Progress(Callback):
             self.top.show(epoch_table(learner.history))
             self.curve.show(learner.history.plot())
 
-# %% ../nbs/04_learner.ipynb #a378c21a
+# %% ../nbs/04_learner.ipynb #9584794e
 def _draw(self, learner):
     "Show how far the run is; a slow drawing is repeated more rarely, so that it costs a sixth of the time at most."
     begin, history = time.monotonic(), learner.history
     done = len(history.losses) - (history.epoch_ends or [0])[-1]
-    total = len(learner.dataloader) if hasattr(learner.dataloader, "__len__") else done
+    total = _length(learner.dataloader) or done
     words = f"epoch {len(history.epoch_ends) + 1} of {learner.n_epochs}: {done} of {total} mini-batches"
     self.top.show(_Bar(done, total, words, epoch_table(history)))
     self.curve.show(history.plot())
@@ -331,7 +337,7 @@ class ClipGradient(Callback):
         for g in gradients:
             g.mul_((self.max_norm / (norm + 1e-6)).clamp(max=1.0))
 
-# %% ../nbs/04_learner.ipynb #d1ab43d4
+# %% ../nbs/04_learner.ipynb #472b2ade
 class Accumulate(Callback):
     "Step once for `steps` mini-batches, as if they were one. Raise `TypeError` for a data loader without len."
     def __init__(self, steps=4):
@@ -340,7 +346,7 @@ class Accumulate(Callback):
         self.steps = steps
 
     def before_fit(self, learner):
-        if not hasattr(learner.dataloader, "__len__"):
+        if _length(learner.dataloader) is None:
             raise TypeError("Accumulate: found a data loader without len, expected one that tells when it ends")
         self.waiting = self.samples = 0                  # mini-batches and samples since the last step
 
@@ -401,11 +407,11 @@ class ShuffleSampler:
     def __iter__(self):
         yield from torch.randperm(self.n, generator=self.generator).tolist()
 
-# %% ../nbs/04_learner.ipynb #42351a58
+# %% ../nbs/04_learner.ipynb #49a7788f
 def collate(
     samples: list,   # samples (x, y), all of the same shape; y a tensor or a number
 ) -> tuple:          # xb [n, …], yb [n]
-    "Stack samples into a mini-batch; see `torch.utils.data.default_collate`. Raise `ValueError` for shapes that differ."
+    "Stack samples into a mini-batch; see `torch.utils.data.default_collate`. `ValueError` for shapes that differ."
     shapes = {tuple(x.shape) for x, _ in samples}
     if len(shapes) != 1:
         raise ValueError(f"found samples of shapes {sorted(shapes)}, expected one shape: give a `collate` that pads?")
@@ -441,6 +447,12 @@ class SlowDataset(Dataset):
     def __getitem__(self, i):
         time.sleep(self.seconds)
         return super().__getitem__(i)
+
+# %% ../nbs/04_learner.ipynb #f640f91f
+import pickle
+
+# %% ../nbs/04_learner.ipynb #b147ff1a
+from pathlib import Path
 
 # %% ../nbs/04_learner.ipynb #db692858
 import random
@@ -499,10 +511,9 @@ def write_atomically(
         os.fsync(folder)
         os.close(folder)
 
-# %% ../nbs/04_learner.ipynb #e358d2ea
+# %% ../nbs/04_learner.ipynb #4eae2883
 import hashlib
 import io
-import pickle
 
 # %% ../nbs/04_learner.ipynb #c7e0d9cc
 _FIRST_LINE = b"exp.nb_04 checkpoint, version 1\n"
@@ -527,7 +538,7 @@ def save_checkpoint(
                             f"lists and dictionaries: {str(error).splitlines()[0]}") from error
     write_atomically(path, _FIRST_LINE + hashlib.sha256(body.getvalue()).digest() + body.getvalue())
 
-# %% ../nbs/04_learner.ipynb #ea3dc6a1
+# %% ../nbs/04_learner.ipynb #40fa4c5b
 def load_checkpoint(
     path,            # a file that `save_checkpoint` wrote
 ) -> dict:           # its contents, tensors in the memory of the processor
@@ -540,12 +551,9 @@ def load_checkpoint(
         raise ValueError(f"{path}: found {len(body):,} bytes with another checksum, expected those that were written. "
                          "The file is cut off or damaged: take an older one.")
     try: return _unpack(body)
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: found contents that are no data, expected tensors, numbers, strings, lists and "
                          f"dictionaries: {str(error).splitlines()[0]}") from error
-
-# %% ../nbs/04_learner.ipynb #b147ff1a
-from pathlib import Path
 
 # %% ../nbs/04_learner.ipynb #1353ff37
 def _passed_on(self, batches, skip, now):
@@ -619,15 +627,16 @@ def _after_epoch(self, learner):
 
 Checkpoint.after_batch, Checkpoint.after_epoch = _after_batch, _after_epoch
 
-# %% ../nbs/04_learner.ipynb #0772991c
+# %% ../nbs/04_learner.ipynb #a6ab7520
 _RECORDS = ("losses", "accs", "sizes", "epoch_ends", "valid_steps", "valid_losses", "valid_accs")
 
 def _describe(learner):
     "Describe a learner and its data, as far as a checkpoint has to fit."
+    groups = getattr(learner.optim, "param_groups", [])
     return {"model": {name: list(value.shape) for name, value in learner.model.state_dict().items()},
-            "optimiser": type(learner.optim).__name__,
+            "optimiser": [type(learner.optim).__name__, [len(g["params"]) for g in groups]],
             "callbacks": [type(c).__name__ for c in learner.callbacks if c.state_dict()],
-            "mini-batches": len(learner.dataloader) if hasattr(learner.dataloader, "__len__") else None}
+            "mini-batches": _length(learner.dataloader)}
 
 # %% ../nbs/04_learner.ipynb #88335c63
 def _write(self, learner):
@@ -640,13 +649,22 @@ def _write(self, learner):
     save_checkpoint(self.path, state, check=not self.checked)
     self.checked = True
 
-# %% ../nbs/04_learner.ipynb #e1a8b847
+# %% ../nbs/04_learner.ipynb #18f9f4b9
+def _compare(path, found, expected):
+    "Raise `ValueError` that names the first part in which two descriptions differ."
+    found = found if isinstance(found, dict) else {}
+    for part in expected:
+        a, b = found.get(part), expected[part]
+        if a != b and isinstance(a, dict) and isinstance(b, dict):
+            name = next(name for name in {**a, **b} if a.get(name) != b.get(name))
+            part, a, b = f"{part}, {name}", a.get(name), b.get(name)
+        if a != b:
+            raise ValueError(f"{path}: {part}: found {a}, expected {b}. The checkpoint was made for something else.")
+
+# %% ../nbs/04_learner.ipynb #a66e916d
 def _restore(self, learner, state):
     "Put everything back. Raise `ValueError` if the file was made for something else."
-    expected = _describe(learner)
-    for part, value in expected.items():
-        if (found := state.get("made for", {}).get(part)) != value:
-            raise ValueError(f"{self.path}: {part}: found {found}, expected {value}. It was made for something else.")
+    _compare(self.path, state.get("made for"), _describe(learner))
     learner.model.load_state_dict(state["model"])
     learner.optim.load_state_dict(state["optimiser"])
     for callback, own in zip([c for c in learner.callbacks if c.state_dict()], state["callbacks"]):
