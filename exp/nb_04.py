@@ -627,14 +627,14 @@ def _after_epoch(self, learner):
 
 Checkpoint.after_batch, Checkpoint.after_epoch = _after_batch, _after_epoch
 
-# %% ../nbs/04_learner.ipynb #a6ab7520
+# %% ../nbs/04_learner.ipynb #8307ed28
 _RECORDS = ("losses", "accs", "sizes", "epoch_ends", "valid_steps", "valid_losses", "valid_accs")
 
 def _describe(learner):
     "Describe a learner and its data, as far as a checkpoint has to fit."
     groups = getattr(learner.optim, "param_groups", [])
     return {"model": {name: list(value.shape) for name, value in learner.model.state_dict().items()},
-            "optimiser": [type(learner.optim).__name__, [len(g["params"]) for g in groups]],
+            "optimiser": type(learner.optim).__name__, "parameter groups": [len(group["params"]) for group in groups],
             "callbacks": [type(c).__name__ for c in learner.callbacks if c.state_dict()],
             "mini-batches": _length(learner.dataloader)}
 

@@ -15,7 +15,7 @@ from conftest import build_site
 
 PAGES = [
     "index", "loops", "playground", "under_the_hood", "search", "genindex", "reference/nb_00", "reference/nb_01",
-    "reference/nb_02", *(f"chapters/{path.stem}" for path in notebooks.chapters()),
+    "reference/nb_02", "reference/nb_04", *(f"chapters/{path.stem}" for path in notebooks.chapters()),
 ]  # fmt: skip
 SCREENS = [(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")]
 each_page = pytest.mark.parametrize("name", PAGES)
