@@ -44,6 +44,17 @@ _COLORS = ["#2f7fd6", "#d8701c", "#2a9a63", "#a266d3", "#d1588f", "#8a8233"]
 _GREY = "#7d7d7d"                                        # as far from white as from black
 _DPI = 144                                               # sharp on a dense screen; shown at 72 dots to the inch
 
+# %% ../nbs/00_workbench.ipynb #d0297fc4
+def _style(ax):
+    "Give axes our colours: grey for frames and words, the series' palette for lines."
+    ax.set_facecolor("none")
+    ax.set_prop_cycle(color=_COLORS)
+    ax.tick_params(colors=_GREY)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(_GREY)
+    for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
+        text.set_color(_GREY)
+
 # %% ../nbs/00_workbench.ipynb #84ae0a5a
 def canvas(
     rows: int = 1,         # rows of axes
@@ -59,18 +70,19 @@ def canvas(
         _style(ax)
     return fig, axes
 
-# %% ../nbs/00_workbench.ipynb #d0297fc4
-def _style(ax):
-    "Give axes our colours: grey for frames and words, the series' palette for lines."
-    ax.set_facecolor("none")
-    ax.set_prop_cycle(color=_COLORS)
-    ax.tick_params(colors=_GREY)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(_GREY)
-    for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
-        text.set_color(_GREY)
+# %% ../nbs/00_workbench.ipynb #38278437
+def _means(values, parts=10):
+    "Average `values` over ten parts of equal length (fewer, if they are few), to four digits."
+    ends = [len(values) * i // min(parts, len(values)) for i in range(min(parts, len(values)) + 1)]
+    return [float(f"{sum(values[a:b]) / (b - a):.4g}") for a, b in zip(ends, ends[1:])]
 
-# %% ../nbs/00_workbench.ipynb #e41870a2
+def _drawn(fig):
+    "Sum up the lines and bars of a figure."
+    drawn = [(line.get_label(), list(line.get_ydata())) for ax in fig.axes for line in ax.lines]
+    drawn += [("bars", [bar.get_height() for bar in ax.patches]) for ax in fig.axes]
+    return [{"name": name, "points": len(values), "means": _means(values)} for name, values in drawn if values]
+
+# %% ../nbs/00_workbench.ipynb #6e84e7e6
 class Picture:
     "Show a matplotlib figure with alternative text: an image in a notebook, a sentence elsewhere."
     def __init__(self, fig, alt):
@@ -91,7 +103,8 @@ class Picture:
         png = self.png()
         width, height = (side // 2 for side in struct.unpack(">II", png[16:24]))
         shown = {"image/png": base64.b64encode(png).decode(), "text/plain": self.alt}
-        return shown, {"image/png": {"alt": self.alt, "width": width, "height": height}}
+        about = {"alt": self.alt, "width": width, "height": height, "drawn": _drawn(self.fig)}
+        return shown, {"image/png": about}
 
 # %% ../nbs/00_workbench.ipynb #230d2fe7
 def epoch_means(
@@ -105,33 +118,6 @@ def epoch_means(
 
 # %% ../nbs/00_workbench.ipynb #f841a768
 import math
-
-# %% ../nbs/00_workbench.ipynb #e20c6c71
-class History:
-    "Record loss (nats) and accuracy (0 to 1) of every mini-batch, and validation results as they come."
-    def __init__(self, name="this loop"):
-        self.name = name
-        self.losses, self.accs, self.sizes = [], [], []                     # one of each per mini-batch
-        self.epoch_ends = []                                                # mini-batches seen by then
-        self.valid_steps, self.valid_losses, self.valid_accs = [], [], []   # one of each per validation
-
-    def add(self, loss, acc, n):
-        "Record a mini-batch. `FloatingPointError` if the loss is not finite, `ValueError` if acc or n cannot be."
-        values = _finite(loss, _where(self)), _share(acc), _count(n)
-        for series, value in zip((self.losses, self.accs, self.sizes), values):
-            series.append(value)
-
-    def end_epoch(self):
-        "Mark the end of an epoch; a run of one epoch need not. Raise `ValueError` if the epoch was empty."
-        if len(self.losses) == (self.epoch_ends or [0])[-1]:
-            raise ValueError(f"epoch {len(self.epoch_ends) + 1} had no mini-batch: is the data loader used up?")
-        self.epoch_ends.append(len(self.losses))
-
-    def validate(self, loss, acc):
-        "Record what the validation set says after the mini-batches so far. Raise `FloatingPointError` likewise."
-        values = len(self.losses), _finite(loss, "in validation"), _share(acc)
-        for series, value in zip((self.valid_steps, self.valid_losses, self.valid_accs), values):
-            series.append(value)
 
 # %% ../nbs/00_workbench.ipynb #2b37278c
 def _number(value):
@@ -163,6 +149,33 @@ def _count(n):
     if n != int(n) or n < 1:
         raise ValueError(f"samples: found {n}, expected a whole number, 1 or more")
     return int(n)
+
+# %% ../nbs/00_workbench.ipynb #e20c6c71
+class History:
+    "Record loss (nats) and accuracy (0 to 1) of every mini-batch, and validation results as they come."
+    def __init__(self, name="this loop"):
+        self.name = name
+        self.losses, self.accs, self.sizes = [], [], []                     # one of each per mini-batch
+        self.epoch_ends = []                                                # mini-batches seen by then
+        self.valid_steps, self.valid_losses, self.valid_accs = [], [], []   # one of each per validation
+
+    def add(self, loss, acc, n):
+        "Record a mini-batch. `FloatingPointError` if the loss is not finite, `ValueError` if acc or n cannot be."
+        values = _finite(loss, _where(self)), _share(acc), _count(n)
+        for series, value in zip((self.losses, self.accs, self.sizes), values):
+            series.append(value)
+
+    def end_epoch(self):
+        "Mark the end of an epoch; a run of one epoch need not. Raise `ValueError` if the epoch was empty."
+        if len(self.losses) == (self.epoch_ends or [0])[-1]:
+            raise ValueError(f"epoch {len(self.epoch_ends) + 1} had no mini-batch: is the data loader used up?")
+        self.epoch_ends.append(len(self.losses))
+
+    def validate(self, loss, acc):
+        "Record what the validation set says after the mini-batches so far. Raise `FloatingPointError` likewise."
+        values = len(self.losses), _finite(loss, "in validation"), _share(acc)
+        for series, value in zip((self.valid_steps, self.valid_losses, self.valid_accs), values):
+            series.append(value)
 
 # %% ../nbs/00_workbench.ipynb #d8dcee2e
 def _ends(history):
@@ -232,6 +245,13 @@ def _validation(ax, histories, series, unit=1.0):
     if any(history.valid_steps for history in histories):
         ax.plot([], [], "o--", color=_GREY, label="validation")
 
+# %% ../nbs/00_workbench.ipynb #2fab4e13
+def _describe(histories):
+    "Put into words what a plot of histories shows."
+    below = ", ".join(history.name for history in histories[:-1])
+    over = f", drawn over: {below}" if below else ""
+    return f"Line charts of training loss and accuracy per mini-batch, smoothed. {histories[-1]}{over}."
+
 # %% ../nbs/00_workbench.ipynb #60d90af8
 def plot_histories(
     histories: list,   # one `History` or more
@@ -246,13 +266,6 @@ def plot_histories(
     for line in axes[1].legend(frameon=False, labelcolor=_GREY, loc="lower right", fontsize=9).get_lines():
         line.set_linewidth(min(line.get_linewidth(), 4))
     return Picture(fig, _describe(histories))
-
-# %% ../nbs/00_workbench.ipynb #2fab4e13
-def _describe(histories):
-    "Put into words what a plot of histories shows."
-    below = ", ".join(history.name for history in histories[:-1])
-    over = f", drawn over: {below}" if below else ""
-    return f"Line charts of training loss and accuracy per mini-batch, smoothed. {histories[-1]}{over}."
 
 # %% ../nbs/00_workbench.ipynb #8666b66d
 def _plot(self, *others):
