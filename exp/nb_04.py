@@ -462,9 +462,9 @@ def _numpy():
     "Give NumPy's module of random numbers if NumPy is loaded, else None."
     return sys.modules["numpy"].random if "numpy" in sys.modules else None
 
-# %% ../nbs/04_learner.ipynb #515c0401
+# %% ../nbs/04_learner.ipynb #ee04eef6
 def random_state(
-    generators=(),   # `torch.Generator`s besides the global ones
+    generators=(),   # further ones besides the global ones (`torch.Generator`)
 ) -> dict:           # of tensors, numbers and lists: `torch.load(…, weights_only=True)` takes it
     "Collect the states of all random numbers: Python's, NumPy's if loaded, PyTorch's on each device in use."
     state = {"python": random.getstate(), "torch": torch.get_rng_state(), "own": [g.get_state() for g in generators]}
@@ -649,10 +649,9 @@ def _write(self, learner):
     save_checkpoint(self.path, state, check=not self.checked)
     self.checked = True
 
-# %% ../nbs/04_learner.ipynb #18f9f4b9
+# %% ../nbs/04_learner.ipynb #78470f24
 def _compare(path, found, expected):
     "Raise `ValueError` that names the first part in which two descriptions differ."
-    found = found if isinstance(found, dict) else {}
     for part in expected:
         a, b = found.get(part), expected[part]
         if a != b and isinstance(a, dict) and isinstance(b, dict):
@@ -661,10 +660,12 @@ def _compare(path, found, expected):
         if a != b:
             raise ValueError(f"{path}: {part}: found {a}, expected {b}. The checkpoint was made for something else.")
 
-# %% ../nbs/04_learner.ipynb #a66e916d
+# %% ../nbs/04_learner.ipynb #27894523
 def _restore(self, learner, state):
     "Put everything back. Raise `ValueError` if the file was made for something else."
-    _compare(self.path, state.get("made for"), _describe(learner))
+    if not isinstance(state, dict) or "made for" not in state:
+        raise ValueError(f"{self.path}: found a {type(state).__name__}, expected a checkpoint of a Learner")
+    _compare(self.path, state["made for"], _describe(learner))
     learner.model.load_state_dict(state["model"])
     learner.optim.load_state_dict(state["optimiser"])
     for callback, own in zip([c for c in learner.callbacks if c.state_dict()], state["callbacks"]):
