@@ -34,10 +34,10 @@ def _to(self, device):
 
 Model.to = _to
 
-# %% ../nbs/04_learner.ipynb #b96871b5
+# %% ../nbs/04_learner.ipynb #24a391b4
 class Callback:
     "Act at chosen moments of training: override their methods. Raise `TypeError` for a name that is no moment."
-    kept = ()                                            # names of the attributes that a checkpoint keeps
+    kept = ()                            # names of the attributes that a checkpoint keeps; see far below
 
     def before_fit(self, learner):        "Training starts."
     def before_epoch(self, learner):      "An epoch starts; `learner.batches` is what it will run over."
@@ -522,7 +522,7 @@ def _unpack(body):
     "Load bytes that `torch.save` made, if they hold nothing but data."
     return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
 
-# %% ../nbs/04_learner.ipynb #90aba2c9
+# %% ../nbs/04_learner.ipynb #1dc79abc
 def save_checkpoint(
     path,            # the file to write or replace
     state: dict,     # tensors, numbers, strings, lists and dictionaries
@@ -534,11 +534,11 @@ def save_checkpoint(
     if check:
         try: _unpack(body.getvalue())
         except pickle.UnpicklingError as error:
-            raise TypeError(f"{path}: found contents that are no data, expected tensors, numbers, strings, "
-                            f"lists and dictionaries: {str(error).splitlines()[0]}") from error
+            raise TypeError(f"{path}: found contents that are no data, expected tensors, numbers, strings, lists and "
+                            f"dictionaries: {str(error).splitlines()[0]}") from error
     write_atomically(path, _FIRST_LINE + hashlib.sha256(body.getvalue()).digest() + body.getvalue())
 
-# %% ../nbs/04_learner.ipynb #40fa4c5b
+# %% ../nbs/04_learner.ipynb #ea3dc6a1
 def load_checkpoint(
     path,            # a file that `save_checkpoint` wrote
 ) -> dict:           # its contents, tensors in the memory of the processor
@@ -551,7 +551,7 @@ def load_checkpoint(
         raise ValueError(f"{path}: found {len(body):,} bytes with another checksum, expected those that were written. "
                          "The file is cut off or damaged: take an older one.")
     try: return _unpack(body)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, RuntimeError) as error:
         raise ValueError(f"{path}: found contents that are no data, expected tensors, numbers, strings, lists and "
                          f"dictionaries: {str(error).splitlines()[0]}") from error
 
