@@ -88,9 +88,18 @@ def _train_once(self, batches):
             self.call("after_batch")
     self.history.end_epoch()
 
-# %% ../nbs/04_learner.ipynb #efca6162
+# %% ../nbs/04_learner.ipynb #3677e2dd
+def _judge(self, logits, yb):
+    "Be the criterion of a validation: tell the callbacks, give the loss."
+    self.logits, self.yb, self.loss = logits, yb, self.criterion(logits, yb)
+    self.call("after_valid_batch")
+    return self.loss
+
+# %% ../nbs/04_learner.ipynb #14dc18cb
 class Learner:
-    "Train `model`, and call each callback, in order, at every moment. See `fit`."
+    "Train a model, and call each callback, in order, at every moment of it."
+    # `model` gives logits for xb; `criterion`: (logits, yb) → the mean loss; `optim` has step() and zero_grad();
+    # `device`: "cpu", "cuda", "mps", or None: everything stays where it is.
     def __init__(self, model, criterion, optim, callbacks=(), device=None):
         self.model, self.criterion, self.optim = model.to(device), criterion, optim
         self.callbacks, self.device = list(callbacks), device
@@ -99,6 +108,7 @@ class Learner:
         for callback in self.callbacks: getattr(callback, moment)(self)
 
     def fit(self, dataloader, n_epochs=1, valid=None):
+        "Train, judge by `valid`, give a `History`. Raise `FloatingPointError` (loss), `ValueError` (no data)."
         self.dataloader, self.n_epochs, self.valid, self.history = dataloader, n_epochs, valid, History("Learner")
         with suppress(CancelFit):
             self.call("before_fit")
@@ -112,11 +122,7 @@ class Learner:
         self.call("after_fit")
         return self.history
 
-    train = _train_once
-    def judge(self, logits, yb):
-        self.logits, self.yb, self.loss = logits, yb, self.criterion(logits, yb)
-        self.call("after_valid_batch")
-        return self.loss
+    train, judge = _train_once, _judge
 
 # %% ../nbs/04_learner.ipynb #e0c4855c
 import time
