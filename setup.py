@@ -10,6 +10,7 @@ config = ConfigParser()
 config.read(here / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 lab = settings["lab_requirements"].split()
+dev = lab + settings["dev_requirements"].split()
 
 setup(
     name=settings["name"],
@@ -23,7 +24,7 @@ setup(
     url=settings["repository"] or None,
     python_requires=">=" + settings["min_python"],
     install_requires=settings["requirements"].split(),
-    extras_require={"lab": lab, "dev": lab + settings["dev_requirements"].split()},
+    extras_require={"lab": lab, "dev": dev, "fuzz": dev + settings["fuzz_requirements"].split()},
     packages=["exp"],
     package_data={"exp": ["data/mnist/*"]},
     zip_safe=False,

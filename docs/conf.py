@@ -17,7 +17,8 @@ copyright = f"{author}. {settings['license']}"
 version = release = settings["version"]
 language = "en"
 
-extensions = ["myst_nb", "sphinx_copybutton", "cards", "chapters", "katex", "loops", "playground", "reference"]
+extensions = ["myst_nb", "sphinx_copybutton"]
+extensions += ["cards", "chapters", "katex", "loops", "planted", "playground", "reference"]  # of _ext/
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_block"]
 myst_heading_anchors = 3

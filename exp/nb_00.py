@@ -70,7 +70,7 @@ def canvas(
         _style(ax)
     return fig, axes
 
-# %% ../nbs/00_workbench.ipynb #38278437
+# %% ../nbs/00_workbench.ipynb #7f3c3607
 def _means(values, parts=10):
     "Average `values` over ten parts of equal length (fewer, if they are few), to four digits."
     ends = [len(values) * i // min(parts, len(values)) for i in range(min(parts, len(values)) + 1)]
@@ -79,14 +79,15 @@ def _means(values, parts=10):
 def _drawn(fig):
     "Sum up the lines and bars of a figure."
     drawn = [(line.get_label(), list(line.get_ydata())) for ax in fig.axes for line in ax.lines]
-    drawn += [("bars", [bar.get_height() for bar in ax.patches]) for ax in fig.axes]
+    bars = [bars for ax in fig.axes for bars in ax.containers if hasattr(bars, "datavalues")]
+    drawn += [("bars", list(map(float, each.datavalues))) for each in bars]
     return [{"name": name, "points": len(values), "means": _means(values)} for name, values in drawn if values]
 
-# %% ../nbs/00_workbench.ipynb #6e84e7e6
+# %% ../nbs/00_workbench.ipynb #eba85e5e
 class Picture:
     "Show a matplotlib figure with alternative text: an image in a notebook, a sentence elsewhere."
-    def __init__(self, fig, alt):
-        self.fig, self.alt = fig, alt
+    def __init__(self, fig, alt, loose=False):           # loose: what is drawn hangs on the last digits of floats
+        self.fig, self.alt, self.loose = fig, alt, loose
 
     def __repr__(self):
         return self.alt
@@ -104,6 +105,8 @@ class Picture:
         width, height = (side // 2 for side in struct.unpack(">II", png[16:24]))
         shown = {"image/png": base64.b64encode(png).decode(), "text/plain": self.alt}
         about = {"alt": self.alt, "width": width, "height": height, "drawn": _drawn(self.fig)}
+        for line in about["drawn"] if self.loose else ():
+            del line["means"]
         return shown, {"image/png": about}
 
 # %% ../nbs/00_workbench.ipynb #230d2fe7

@@ -11,10 +11,12 @@ __all__ = ['on_device', 'Callback', 'CancelBatch', 'CancelFit', 'Learner', 'Metr
            'LiveCurve', 'Verdict', 'Picture', 'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means', 'plot_histories',
            'plot_epochs', 'smooth', 'source_lines', 'train_losses', 'train_accs', 'normalize', 'nll', 'log_softmax',
            'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset',
-           'DataLoader', 'fit']
+           'DataLoader', 'fit', 'numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entropy_backward',
+           'Layer', 'LinearLayer', 'ReLULayer', 'CrossEntropyLayer', 'LayerStack', 'Node', 'topological_order',
+           'undo_broadcast', 'draw_graph', 'affine', 'NodeLinear', 'NodeMLP']
 
-# %% ../nbs/04_learner.ipynb #13e5eef0
-from .nb_02 import *
+# %% ../nbs/04_learner.ipynb #64ddacdb
+from .nb_03 import *
 
 # %% ../nbs/04_learner.ipynb #66a20fac
 def on_device(
@@ -682,10 +684,12 @@ def _restore(self, learner, state):
 
 Checkpoint.write, Checkpoint.restore = _write, _restore
 
-# %% ../nbs/04_learner.ipynb #d532aac1
+# %% ../nbs/04_learner.ipynb #780b4115
 # for the next chapter: the names from before that `import *` passes on
 _all_ = ["torch", "get_mnist_data", "read_idx", "show_images", "set_seed", "near", "same", "show_diff", "ledger",
          "exercise", "History", "LiveCurve", "Verdict", "Picture", "Table", "Diff", "Outcome", "canvas",
          "epoch_means", "plot_histories", "plot_epochs", "smooth", "source_lines", "train_losses", "train_accs",
          "normalize", "nll", "log_softmax", "cross_entropy_loss", "accuracy", "evaluate", "Model", "SGD",
-         "ModuleList", "Sequential", "Dataset", "DataLoader", "fit"]
+         "ModuleList", "Sequential", "Dataset", "DataLoader", "fit", "numeric_gradient", "linear_backward",
+         "relu_backward", "cross_entropy_backward", "Layer", "LinearLayer", "ReLULayer", "CrossEntropyLayer",
+         "LayerStack", "Node", "topological_order", "undo_broadcast", "draw_graph", "affine", "NodeLinear", "NodeMLP"]

@@ -23,8 +23,38 @@ def seeded():
 
 
 @pytest.fixture(scope="session")
-def executed():
-    "Give a function: path → (fresh notebook, {(title of exercise, 'mistake' or 'solution'): what its check said})."
+def wheel(tmp_path_factory, files):
+    "Build a wheel from a copy of the project."
+    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+    for path in files:
+        target = copy / path.relative_to(notebooks.ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    pip("wheel", str(copy), "--no-deps", "--no-build-isolation", "--wheel-dir", str(out))
+    [made] = out.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="session")
+def package(wheel, tmp_path_factory):
+    "Install the wheel into a folder of its own, away from the project; give the folder."
+    folder = tmp_path_factory.mktemp("installed")
+    pip("install", str(wheel), "--no-deps", "--no-index", "--target", str(folder))
+    return folder
+
+
+def pip(*arguments):
+    "Run pip; fail with what it says."
+    done = subprocess.run([sys.executable, "-m", "pip", *arguments, "--quiet"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def executed(package):
+    """Give a function: path → (fresh notebook, {(title of exercise, 'mistake' or 'solution'): what its check said}).
+
+    A notebook runs alone: in a new kernel, in an empty folder, with the package as its wheel installs it.
+    """
     done = {}
 
     def execute(path):
@@ -32,7 +62,8 @@ def executed():
             found = exercises.find(notebooks.read(path))
             asked = [(e, kind) for e in found for kind in ("mistake", "solution")]
             code = [f"{getattr(e, kind)}\n_ = {e.check}({e.name}); print(_.solved, _.message)" for e, kind in asked]
-            fresh, said = notebooks.run(path, [*code, "0"])  # never empty, so that the answer has one shape
+            fresh, said = notebooks.run(path, [*code, "import exp; print(exp.__file__)"], package)
+            assert said.pop().startswith(str(package)), "the notebook did not import the package from its wheel"
             done[path] = fresh, dict(zip([(e.title, kind) for e, kind in asked], said))
         return done[path]
 

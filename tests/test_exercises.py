@@ -1,6 +1,7 @@
 """The exercises: the blank fails, the tempting mistake fails, the solution passes; nothing stops *Run All*."""
 
 import ast
+import re
 
 import exercises
 import notebooks
@@ -41,6 +42,22 @@ def test_it_is_whole(path, exercise):
     assert len({ast.dump(ast.parse(s)) for s in (exercise.blank, exercise.mistake, exercise.solution)}) == 3
 
 
+def code_lines(source):
+    "List the lines of code of a text, bare, without signatures, docstrings and imports."
+    tree = ast.parse(source)
+    plain = ast.unparse(tree).splitlines()
+    return [line.strip() for line in plain if not re.match(r'\s*(def |class |import |from |"|\'|@)', line)]
+
+
+@each_exercise
+def test_the_solution_is_no_copy_of_the_chapters_code(path, exercise):
+    "At least half of the lines that it adds to the blank are nowhere else in the chapter."
+    others = {line for cell in notebooks.code_cells(notebooks.read(path)) for line in code_lines(cell.source)}
+    lines = [line for line in code_lines(exercise.solution) if line not in code_lines(exercise.blank)]
+    new = [line for line in lines if line not in others]
+    assert len(new) >= max(1, len(lines) / 2), f"taken from the chapter: {[line for line in lines if line in others]}"
+
+
 def test_the_chapters_have_enough_of_them():
     counts = {path.name[:2]: sum(p == path for p, _ in ALL) for path in notebooks.chapters()}
-    assert counts["01"] >= 5 and counts["02"] >= 6
+    assert all(count >= 5 for count in counts.values()) and counts["02"] >= 6

@@ -62,6 +62,8 @@ def test_a_second_run_installs_nothing(tool, monkeypatch):
     monkeypatch.setattr(tool, "installed", lambda: {"dev": "the same"})
     tool.main("dev")
     tool.main("lab")
+    with pytest.raises(pytest.fail.Exception):
+        tool.main("fuzz")  # needs more than dev has
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import ast
 import configparser
+import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -56,7 +56,7 @@ PRIVATE = [
 
 def test_nothing_private_is_in_any_file(files):
     ours = [p for p in files if "katex" not in p.parts and p != ROOT / "tests" / "test_project.py"]
-    texts = [p for p in ours if p.suffix not in (".gz", ".png")]
+    texts = [p for p in ours if p.suffix not in (".gz", ".png") and "corpus" not in p.parts]
     found = [(p.name, match.group()) for p in texts for rule in PRIVATE for match in re.finditer(rule, p.read_text())]
     assert found == []
 
@@ -86,19 +86,6 @@ def test_modules_import_downwards_only(module):
 # Installation
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory, files):
-    "Build a wheel from a copy of the project."
-    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
-    for path in files:
-        target = copy / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    python("-m", "pip", "wheel", str(copy), "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(out))
-    [made] = out.glob("*.whl")
-    return made
-
-
 def test_the_wheel_holds_the_data_and_its_attribution(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert sum(name.startswith("exp/data/mnist/") and name.endswith(".gz") for name in names) == 4
@@ -116,6 +103,30 @@ def test_the_wheel_works_read_only_from_a_folder_with_an_odd_name(wheel, tmp_pat
     assert "größer" in found and "[10000, 784]" in found
     for path in place.rglob("*"):
         path.chmod(0o755)
+
+
+TRAIN = """
+from exp.nb_02 import *
+from torch import nn
+torch.set_num_threads(1)
+set_seed(0)
+x, y = get_mnist_data("test")
+model = Sequential(nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10))
+history = LiveCurve("from a script")
+fit(DataLoader(Dataset(x, y), shuffle=True), model, cross_entropy_loss, SGD(model.parameters()), history=history)
+assert history.plot().png().startswith(b"\\x89PNG")
+print(history.losses[-1].hex(), plot_epochs(history), show_images(x[:3], y[:3]))
+"""
+
+
+def test_two_processes_at_once_train_alike_and_warn_of_nothing(package, tmp_path):
+    own = {**os.environ, "PYTHONPATH": str(package)}
+    how = {"cwd": tmp_path, "env": own, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [subprocess.Popen([sys.executable, "-W", "error", "-c", TRAIN], **how) for _ in range(2)]
+    first, second = (process.communicate()[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0], first + second
+    assert first == second and first.startswith("0x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_wheel_names_its_requirements(wheel):

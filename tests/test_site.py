@@ -2,11 +2,13 @@
 
 import functools
 import http.server
+import json
 import re
 import shutil
 import threading
 from urllib.parse import unquote, urldefrag
 
+import exercises
 import notebooks
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -14,8 +16,9 @@ from bs4 import BeautifulSoup
 from conftest import build_site
 
 PAGES = [
-    "index", "loops", "playground", "under_the_hood", "search", "genindex", "reference/nb_00", "reference/nb_01",
-    "reference/nb_02", "reference/nb_04", *(f"chapters/{path.stem}" for path in notebooks.chapters()),
+    "index", "loops", "planted", "playground", "under_the_hood", "search", "genindex",
+    *(f"{folder}/{name}" for path in notebooks.chapters()
+      for folder, name in [("chapters", path.stem), ("reference", f"nb_{path.name[:2]}")]),
 ]  # fmt: skip
 SCREENS = [(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")]
 each_page = pytest.mark.parametrize("name", PAGES)
@@ -178,6 +181,13 @@ def test_the_playground_has_every_run(site, soups):
     assert any("diverged" in figure.get_text() for figure in figures)
 
 
+def test_the_table_of_planted_bugs_is_whole(soups):
+    stored = json.loads((notebooks.ROOT / "docs" / "planted.json").read_text(encoding="utf-8"))
+    rows = soups["planted.html"].select(".planted tbody tr")
+    assert len(rows) == sum(map(len, stored.values())) and set(stored) == {p.stem for p in notebooks.chapters()}
+    assert all(row.find("details") and row.find("a", href=re.compile(r"chapters/.*#")) for row in rows)
+
+
 # In the browser
 
 
@@ -239,6 +249,21 @@ def test_the_sliders_choose_a_picture_by_keyboard_and_mouse(browser, address):
     page.mouse.click(slider["x"] + slider["width"] - 3, slider["y"] + slider["height"] / 2)
     assert "learning rate 0.3, batch size 1024" in shown.inner_text()
     page.locator(".playground figure:visible img").evaluate("image => image.decode()")  # raises if it is no picture
+    page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", notebooks.chapters(), ids=lambda path: path.stem)
+def test_hints_unfold_one_by_one(path, browser, address):
+    page, _ = open_page(browser, f"{address}chapters/{path.stem}.html")
+    folds = page.locator("main details:has(> summary)")
+    opened = "all => all.map(details => details.open)"
+    assert folds.count() >= 4 * len(exercises.find(notebooks.read(path)))
+    for number in range(folds.count()):
+        before = folds.evaluate_all(opened)
+        folds.nth(number).locator("summary").first.click()
+        after = folds.evaluate_all(opened)
+        assert not before[number] and [i for i, (a, b) in enumerate(zip(before, after)) if a != b] == [number]
     page.context.close()
 
 

@@ -115,13 +115,16 @@ def quieten():
         json.dump({"@jupyterlab/apputils-extension:notification": notices}, file)
 
 
+EXTRAS = ["lab", "dev", "fuzz"]  # each includes those before it
+
+
 def main(extra):
     "Make sure that `extra` is installed."
     found = complaint(sys.version_info, min_python(), has_venv())
     if found:
         sys.exit(found)
     want, done = fingerprint(), installed()
-    if want in (done.get("dev"), done.get(extra)) and os.path.exists(PYTHON):
+    if want in [done.get(name) for name in EXTRAS[EXTRAS.index(extra):]] and os.path.exists(PYTHON):
         return
     print("Setting up .venv: once, and a few minutes, most of it for PyTorch.", flush=True)
     prepare()
@@ -133,6 +136,6 @@ def main(extra):
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in (["lab"], ["dev"]):
-        sys.exit("usage: python3 tools/environment.py lab|dev")
+    if sys.argv[1:] not in [[extra] for extra in EXTRAS]:
+        sys.exit("usage: python3 tools/environment.py lab|dev|fuzz")
     main(sys.argv[1])

@@ -122,9 +122,9 @@ def child(shell, sources, at, bug, headings):
     return found | {"by": by, "section": headings[number], "check": check, "message": f"{error}"[:300]}
 
 
-def plant(path):
-    "Run a chapter with each of its bugs, one at a time; list what caught them. In a process of its own: see `main`."
-    notebook, bugs = read(path), table(path)
+def plant(path, bugs):
+    "Run a chapter with each of its bugs, one at a time; list what caught them. In a process of its own: see `find`."
+    notebook = read(path)
     sources, headings = [cell.source for cell in code_cells(notebook)], sections(notebook)
     places = {bug: locate(sources, bug) for bug in bugs}
     shell, out, running = start_shell(), tempfile.mkdtemp(), []
@@ -148,17 +148,17 @@ def plant(path):
     return [json.load(open(f"{out}/{index}")) for index in range(len(bugs))]
 
 
-def find(path):
-    "Plant the bugs of the chapter at `path` in a new process, in an empty folder; list what caught them."
+def find(path, bugs=None):
+    "Plant bugs (its own, if none are given) in the chapter at `path`, in a new process; list what caught them."
     quiet = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryDirectory() as empty:
-        command = [sys.executable, __file__, "--child", str(path), f"{empty}/found.json"]
+        Path(empty, "bugs.json").write_text(json.dumps(table(path) if bugs is None else bugs), encoding="utf-8")
+        command = [sys.executable, __file__, "--child", str(path), f"{empty}/bugs.json", f"{empty}/found.json"]
         env = {**os.environ, **quiet, "IPYTHONDIR": f"{empty}/ipython"}
         done = subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(done.stderr or done.stdout)
-        with open(f"{empty}/found.json") as file:
-            return json.load(file)
+        return json.loads(Path(empty, "found.json").read_text(encoding="utf-8"))
 
 
 def stable(rows):
@@ -192,7 +192,7 @@ def main(starts, verbose=False):
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        rows = plant(Path(sys.argv[2]))
-        Path(sys.argv[3]).write_text(json.dumps(rows), encoding="utf-8")
+        bugs = [Bug(*fields) for fields in json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))]
+        Path(sys.argv[4]).write_text(json.dumps(plant(Path(sys.argv[2]), bugs)), encoding="utf-8")
     else:
         sys.exit(main([word for word in sys.argv[1:] if word != "-v"], "-v" in sys.argv))

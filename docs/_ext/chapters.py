@@ -76,10 +76,14 @@ def rewrite(notebook):
 
 def mark_exported(app, doctree):
     "Put the name of its module above each exported cell; let wide outputs be scrolled by keyboard."
-    for cell in doctree.findall(nodes.container):
+    for cell in list(doctree.findall(nodes.container)):
         module = next((c.removeprefix("tag_exp-") for c in cell["classes"] if c.startswith("tag_exp-")), "")
         if module and cell.get("nb_element") == "cell_code":
-            cell.insert(0, nodes.paragraph("", f"exp.{module}", classes=["export-mark"]))
+            mark = nodes.paragraph("", f"exp.{module}", classes=["export-mark"])
+            if cell.get("hide_mode"):  # folded: its first child must stay the code
+                cell.parent.insert(cell.parent.index(cell), mark)
+            else:
+                cell.insert(0, mark)
     for raw in doctree.findall(nodes.raw):
         if "<pre style" in raw.astext():
             text = raw.astext().replace("<pre style", '<pre tabindex="0" style')
@@ -100,7 +104,8 @@ class LinkNames(SphinxPostTransform):
     default_priority = 5
 
     def run(self):
-        names = {name.rpartition(".")[2]: name for name in self.env.get_domain("py").objects}
+        objects = sorted(self.env.get_domain("py").objects, key=lambda name: -name.count("."))
+        names = {name.rpartition(".")[2]: name for name in objects}      # a function or class before a method
         if self.env.docname.startswith("reference"):
             return
         for literal in list(self.document.findall(nodes.literal)):
