@@ -104,7 +104,8 @@ class LinkNames(SphinxPostTransform):
     default_priority = 5
 
     def run(self):
-        names = {name.rpartition(".")[2]: name for name in self.env.get_domain("py").objects}
+        objects = sorted(self.env.get_domain("py").objects, key=lambda name: -name.count("."))
+        names = {name.rpartition(".")[2]: name for name in objects}      # a function or class before a method
         if self.env.docname.startswith("reference"):
             return
         for literal in list(self.document.findall(nodes.literal)):
