@@ -161,7 +161,8 @@ def test_weights(site, soups):
 
 
 def test_a_repository_shows_only_when_settings_name_one(tmp_path, soups, files):
-    assert not any("github" in str(soup).lower() for soup in soups.values())
+    theirs = "header a[href*=github], .sidebar-primary-item a[href*=github], a[href*=colab]"
+    assert not any(soup.select(theirs) for soup in soups.values())
     for path in files:
         target = tmp_path / path.relative_to(notebooks.ROOT)
         if "katex" not in path.parts and path.suffix != ".gz":
@@ -173,6 +174,7 @@ def test_a_repository_shows_only_when_settings_name_one(tmp_path, soups, files):
     page = (build_site(tmp_path, tmp_path / "out") / "chapters" / "01_data.html").read_text()
     colab = re.search(r"colab\.research\.google\.com/github/some/body/blob/\w+/([^\"]+)", page)
     assert colab and colab.group(1) == "nbs/01_data.ipynb"
+    assert BeautifulSoup(page, "html.parser").select(theirs)
     for link in ("https://github.com/some/body", "https://github.com/some/body/issues"):
         assert link in page
 
