@@ -30,6 +30,8 @@ TARGETS = [
     Target("fit", "fastai", 2, 1 / 2.4),
     Target("fit", "fastai-by-hand", 1, 1 / 2.4),
     Target("fit", "fastai-by-hand", 2, 1 / 2.4),
+    Target("learner", "fit", 1, 1.05),
+    Target("learner", "fit", 2, 1.05),
 ]
 
 

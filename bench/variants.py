@@ -79,6 +79,34 @@ def fit_shuffled(work):
     return fit(work, shuffle=True)
 
 
+@variant("engine", "ours: fit on our own engine", "ours")
+def engine(work):
+    "The `fit` of chapter 02 on the engine of chapter 03: PyTorch's autograd takes no part."
+    from exp import nb_02, nb_03
+
+    loader = nb_02.DataLoader(nb_02.Dataset(work.x, work.y), batch_size=work.batch_size)
+    model = nb_03.NodeMLP()
+    for ours, theirs in zip((model.l1, model.l2), work.layers()[::2]):
+        ours.weight, ours.bias = theirs.weight.detach(), theirs.bias.detach()
+    optim = nb_02.SGD(model.parameters(), lr=work.lr)
+    with work.clock:
+        nb_02.fit(loader, model, nb_02.cross_entropy_loss, optim, n_epochs=work.epochs)
+    return lambda xb: model(xb).detach()
+
+
+@variant("learner", "ours: Learner", "ours")
+def learner(work):
+    "The `Learner` of chapter 04, nobody listening: what does it cost beyond `fit`?"
+    from exp import nb_02, nb_04
+
+    loader = nb_02.DataLoader(nb_02.Dataset(work.x, work.y), batch_size=work.batch_size)
+    model = nb_02.Sequential(*work.layers())
+    optim = nb_02.SGD(model.parameters(), lr=work.lr)
+    with work.clock:
+        nb_04.Learner(model, nb_02.cross_entropy_loss, optim).fit(loader, n_epochs=work.epochs)
+    return model
+
+
 # What a learner would otherwise pick
 
 

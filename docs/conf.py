@@ -18,7 +18,7 @@ version = release = settings["version"]
 language = "en"
 
 extensions = ["myst_nb", "sphinx_copybutton"]
-extensions += ["cards", "chapters", "katex", "loops", "planted", "playground", "reference"]  # of _ext/
+extensions += ["bench", "cards", "chapters", "katex", "loops", "planted", "playground", "reference"]  # of _ext/
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_block"]
 myst_heading_anchors = 3

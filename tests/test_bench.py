@@ -1,5 +1,6 @@
 """The bench: it runs, its figures follow from its records, it notices what disturbs it, its requirements are pinned."""
 
+import ast
 import json
 import re
 import subprocess
@@ -170,7 +171,16 @@ def test_reports_are_complete_and_follow_from_each_other(tmp_path):
     assert "**missed**" in report.markdown(stored | {"targets": [stored["targets"][0] | {"met": False}]})
 
 
-@pytest.mark.skipif(not (BENCH / "results.json").exists(), reason="no results are stored yet")
+def test_chapter_02_shows_the_stored_ratios():
+    "Its cell with the tag `bench` holds the ratios to the idiom at one thread."
+    cells = notebooks.code_cells(notebooks.read(ROOT / "nbs" / "02_minibatch_training.ipynb"))
+    [cell] = [cell for cell in cells if "bench" in cell.metadata.get("tags", [])]
+    shown = ast.literal_eval(cell.source.removeprefix("times = "))
+    stored = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))["timings"]
+    ratios = {row["title"]: round(row["to_idiom"]["median"], 2) for row in stored if row["threads"] == 1}
+    assert shown == {title: ratios[title] for title in shown}, "after `make bench`, write the new ratios into the cell"
+
+
 def test_stored_results_agree_with_each_other():
     stored = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))
     assert (BENCH / "results.md").read_text(encoding="utf-8") == report.markdown(stored)

@@ -16,7 +16,7 @@ from bs4 import BeautifulSoup
 from conftest import build_site
 
 PAGES = [
-    "index", "loops", "planted", "playground", "under_the_hood", "search", "genindex",
+    "index", "bench", "loops", "planted", "playground", "under_the_hood", "search", "genindex",
     *(f"{folder}/{name}" for path in notebooks.chapters()
       for folder, name in [("chapters", path.stem), ("reference", f"nb_{path.name[:2]}")]),
 ]  # fmt: skip
