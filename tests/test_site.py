@@ -193,6 +193,14 @@ def test_the_table_of_planted_bugs_is_whole(soups):
     assert all(row.find("details") and row.find("a", href=re.compile(r"chapters/.*#")) for row in rows)
 
 
+def test_the_bench_page_has_its_chart_its_machine_and_all_tables(soups):
+    stored = json.loads((notebooks.ROOT / "bench" / "results.json").read_text(encoding="utf-8"))
+    page = soups["bench.html"]
+    assert page.find("img", alt=stored["chart"]["alt"]) and stored["machine"]["processor"] in page.get_text()
+    shown = page.get_text(" ", strip=True)
+    assert all(shown.count(row["title"]) >= 2 for row in stored["timings"]) and "Targets" in shown
+
+
 # In the browser
 
 

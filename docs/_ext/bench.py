@@ -1,31 +1,25 @@
-"""The directive `{bench}`: the chart and the tables that `make bench` has written into `bench/results.*`."""
+"""The directive `{bench-chart}`: the chart that `make bench` has drawn, with what it shows in words."""
 
 import json
 from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
-from docutils.statemachine import StringList
 
 
-class Bench(Directive):
-    "Show the results under the page's own title."
+class BenchChart(Directive):
+    "Show `bench.png` with the alternative text that stands in `bench/results.json`."
 
     def run(self):
         env = self.state.document.settings.env
-        folder = Path(env.srcdir).parent / "bench"
-        for name in ("results.json", "results.md"):
-            env.note_dependency(str(folder / name))
-        chart = json.loads((folder / "results.json").read_text(encoding="utf-8"))["chart"]
-        lines = (folder / "results.md").read_text(encoding="utf-8").splitlines()[1:]
-        container = nodes.container()
-        self.state.nested_parse(StringList(lines, source="results.md"), 0, container, match_titles=True)
+        results = Path(env.srcdir).parent / "bench" / "results.json"
+        env.note_dependency(str(results))
+        chart = json.loads(results.read_text(encoding="utf-8"))["chart"]
         place = f"_static/{chart['file']}"
         env.images.add_file(env.docname, place)
-        image = nodes.image(uri=place, alt=chart["alt"], candidates={"*": place})
-        return [nodes.figure("", image), *container.children]
+        return [nodes.figure("", nodes.image(uri=place, alt=chart["alt"], candidates={"*": place}))]
 
 
 def setup(app):
-    app.add_directive("bench", Bench)
+    app.add_directive("bench-chart", BenchChart)
     return {"parallel_read_safe": True}
