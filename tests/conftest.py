@@ -16,8 +16,17 @@ settings.load_profile("ours")
 torch.set_num_threads(1)
 
 
+LONG = ["test_every_planted_bug", "test_a_page_is_sound"]  # the first words of tests that take long
+
+
 def pytest_collection_modifyitems(items):
-    "Keep together, where tests run in two processes, those that share executed notebooks, or a JupyterLab."
+    "Where tests run in two processes: begin with the long ones, and keep together those that share what is dear."
+
+    def rank(item):
+        dear = [name in item.fixturenames for name in ("lab", "executed")]
+        return [not found for found in (*dear, *map(item.name.startswith, LONG))]
+
+    items.sort(key=rank)
     for item in items:
         for fixture in ("executed", "lab"):
             if fixture in item.fixturenames:
