@@ -150,7 +150,7 @@ def changes_of_text(text):
         other = {"identical": "close", "close": "identical"}[match.group()]
         yield "verdict", text[: match.start()] + other + text[match.end() :]
     for line in text.splitlines():
-        shares = list(re.finditer(r"(?<!≈)\b\d+\.\d+%", line))
+        shares = list(re.finditer(r"(?<!≈)\b\d+\.\d+%", notebooks.LOOSE.sub("", line)))
         low, high = (f(shares, key=lambda m: float(m.group()[:-1]), default=None) for f in (min, max))
         if shares and float(high.group()[:-1]) - float(low.group()[:-1]) > notebooks.POINTS:
             swap = {low.group(): high.group(), high.group(): low.group()}
