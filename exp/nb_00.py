@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['set_seed', 'near', 'canvas', 'Picture', 'epoch_means', 'History', 'train_losses', 'train_accs', 'smooth',
-           'plot_histories', 'plot_epochs', 'Verdict', 'same', 'source_lines', 'Diff', 'show_diff', 'Table', 'ledger',
-           'LiveCurve', 'Outcome', 'exercise', 'torch']
+           'plot_histories', 'plot_epochs', 'Verdict', 'same', 'source_lines', 'Diff', 'show_diff', 'method_of',
+           'Table', 'ledger', 'LiveCurve', 'Outcome', 'exercise', 'torch']
 
 # %% ../nbs/00_workbench.ipynb #01e49124
 import torch
@@ -489,6 +489,25 @@ def show_diff(
     before, after = source_lines(old), source_lines(new)
     title = f"{old.__name__} → {new.__name__}: {len(before)} → {len(after)} lines"
     return Diff(before, after, title)
+
+# %% ../nbs/00_workbench.ipynb #e9ea0157
+import builtins
+
+# %% ../nbs/00_workbench.ipynb #6bd5852b
+def method_of(
+    cls: type,   # the class that gets the method
+):               # adds a function (or a property) under its own name; the name keeps its meaning
+    "Decorate a function that becomes a method of a class. Raise `TypeError` for no class."
+    if not isinstance(cls, type):
+        raise TypeError(f"method_of: found a {type(cls).__name__}, expected a class: "
+                        "write `@method_of(Model)` above the function")
+    def add(method):
+        function = getattr(method, "fget", getattr(method, "__func__", method))
+        name, known = function.__name__, inspect.unwrap(function).__globals__
+        function.__qualname__ = f"{cls.__qualname__}.{name}"
+        setattr(cls, name, method)
+        return known.get(name, getattr(builtins, name, None))
+    return add
 
 # %% ../nbs/00_workbench.ipynb #4da6bc3a
 class Table:
