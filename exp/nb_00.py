@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLORS', 'GREY', 'set_seed', 'near', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History',
            'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'source_lines', 'Diff', 'show_diff',
-           'method_of', 'Table', 'ledger', 'LiveCurve', 'Outcome', 'exercise', 'torch']
+           'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'Outcome', 'exercise', 'torch']
 
 # %% ../nbs/00_workbench.ipynb #01e49124
 import torch
@@ -559,15 +559,41 @@ def ledger(
 import time
 
 # %% ../nbs/00_workbench.ipynb #ecdcaafc
+class LiveOutput:
+    "Show one thing after another in one place of a notebook; `.shown`: is there a notebook?"
+    def __init__(self, seconds=0.5):
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        self.shown = getattr(shell, "kernel", None) is not None      # a notebook, no terminal
+        self.seconds, self._handles, self._next = seconds, [], time.monotonic() + seconds
+
+    @property
+    def due(self) -> bool:
+        "Tell whether it is time to draw again: never outside a notebook."
+        return self.shown and time.monotonic() > self._next
+
+    def show(self, *makers):
+        "Call functions and show what they return, each in the place of what it returned before."
+        if self.shown:
+            from IPython.display import display
+            start = time.monotonic()
+            for i, make in enumerate(makers):
+                if i < len(self._handles):
+                    self._handles[i].update(make())
+                else:
+                    self._handles.append(display(make(), display_id=True))
+            end = time.monotonic()
+            self._next = end + max(self.seconds, 5 * (end - start))
+
+# %% ../nbs/00_workbench.ipynb #b751b1b9
 class LiveCurve(History):
     "Record like a `History`, and draw while training runs: one figure, updated in place."
     def __init__(self, name="this loop", seconds=0.5):
         super().__init__(name)
-        self.seconds, self._handle, self._due = seconds, None, time.monotonic() + seconds
+        self.output = LiveOutput(seconds)
 
     def add(self, loss, acc, n):
         super().add(loss, acc, n)
-        if time.monotonic() > self._due:
+        if self.output.due:
             self.draw()
 
     def end_epoch(self):
@@ -578,20 +604,9 @@ class LiveCurve(History):
         super().validate(loss, acc)
         self.draw()
 
-# %% ../nbs/00_workbench.ipynb #b751b1b9
-def _draw(self):
-    "Show the curve so far, in the place of the one before."
-    start = time.monotonic()
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if getattr(shell, "kernel", None) is not None:       # a notebook, no terminal
-        from IPython.display import display
-        if self._handle is None:
-            self._handle = display(self.plot(), display_id=True)
-        else:
-            self._handle.update(self.plot())
-    self._due = time.monotonic() + max(self.seconds, 5 * (time.monotonic() - start))
-
-LiveCurve.draw = _draw
+    def draw(self):
+        "Show the curve so far, in the place of the one before."
+        self.output.show(self.plot)
 
 # %% ../nbs/00_workbench.ipynb #e6bc8383
 import functools

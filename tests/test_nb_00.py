@@ -422,7 +422,7 @@ def test_live_curve_updates_one_figure(monkeypatch):
     monkeypatch.setattr(IPython.display, "display", lambda picture, display_id: shown.append(picture) or Handle())
     live = LiveCurve(seconds=0)
     for _ in range(3):
-        live._due = 0
+        live.output._next = 0
         live.add(1.0, 0.5, 64)
     live.end_epoch()
     assert len(shown) == 1 and len(updates) == 3 and "3 mini-batches" in updates[-1]
