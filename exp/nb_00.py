@@ -309,8 +309,21 @@ def _differences(new, old):
     "Give the difference of each pair of losses, relative where the loss is above 1."
     return [abs(a - b) / max(abs(b), 1.0) for a, b in zip(new.losses, old.losses)]
 
+# %% ../nbs/00_workbench.ipynb #e4b8d6f1
+class _WithData:
+    "Let a notebook store `.data`, if there is any, beside what it shows."
+    data = None
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        if self.data is not None:
+            shown = {"text/plain": repr(self), _DATA: self.data}
+            page = {"text/html": self._repr_html_()} if hasattr(self, "_repr_html_") else {}
+            return shown | page
+
+_DATA = "application/vnd.training-refactored+json"       # keys in alphabetical order, as stored
+
 # %% ../nbs/00_workbench.ipynb #3a6423b8
-class Verdict:
+class Verdict(_WithData):
     "Measure two runs: `.word`, `.first` mini-batch that differs, `.born` (within ten), `.largest`, `.mean` difference."
     def __init__(self, new, old):
         gaps = _differences(new, old)
@@ -322,6 +335,7 @@ class Verdict:
         means = zip(new.epoch_losses, old.epoch_losses)
         self.mean = max((abs(a / b - 1) for a, b in means if b), default=0.0)
         self.validated = bool(new.valid_losses and old.valid_losses)
+        self.data = {"kind": "verdict", "new": new.name, "old": old.name, "word": self.word}
 
     def figures(self) -> str:
         "Word how far two runs differ."
@@ -482,10 +496,10 @@ _TINT = {"-": "background-color: rgba(229, 83, 75, 0.22)", "+": "background-colo
 _PRE = "margin: 0; white-space: pre; overflow-x: auto; line-height: 1.5"
 _TAG = {"-": "del", "+": "ins", ">": "span", " ": "span"}
 
-class Diff:
+class Diff(_WithData):
     "Show how two lists of lines differ: marked with -, + and > (indented anew), and coloured in a notebook."
-    def __init__(self, old, new, title):
-        self.lines, self.title = list(_marked(old, new)), title
+    def __init__(self, old, new, title, data=None):
+        self.lines, self.title, self.data = list(_marked(old, new)), title, data
 
     def __repr__(self):
         return "\n".join([self.title, *(f"{mark} {line}" for mark, line in self.lines)])
@@ -504,7 +518,8 @@ def show_diff(
     "Show what changes from one live function or class to another."
     before, after = source_lines(old), source_lines(new)
     title = f"{old.__name__} → {new.__name__}: {len(before)} → {len(after)} lines"
-    return Diff(before, after, title)
+    names = {"kind": "diff", "new": new.__name__, "old": old.__name__}
+    return Diff(before, after, title, data=names)
 
 # %% ../nbs/00_workbench.ipynb #e9ea0157
 import builtins
@@ -526,10 +541,10 @@ def method_of(
     return add
 
 # %% ../nbs/00_workbench.ipynb #4da6bc3a
-class Table:
+class Table(_WithData):
     "Show rows under a header: HTML in a notebook, aligned text elsewhere. `ValueError` for rows of other lengths."
-    def __init__(self, header, rows):
-        self.rows = [[str(cell) for cell in row] for row in [header, *rows]]
+    def __init__(self, header, rows, data=None):
+        self.rows, self.data = [[str(cell) for cell in row] for row in [header, *rows]], data
         if any(len(row) != len(self.rows[0]) for row in self.rows):
             raise ValueError(f"found rows of {[len(row) for row in self.rows]} cells, expected equally many")
 
@@ -546,14 +561,23 @@ class Table:
         return f"<table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>"
 
 # %% ../nbs/00_workbench.ipynb #85a03387
+def _step(thing, history, verdict):
+    "Return a step of the ledger as data."
+    accs = history.valid_accs
+    return {"accuracy": round(accs[-1], 4) if accs else None,
+            "lines": len(source_lines(thing)), "loss": round(history.epoch_losses[-1], 4),
+            "name": thing.__name__, "source": _source(thing).rstrip(), "step": history.name,
+            "verdict": verdict.word if verdict else None}
+
 def ledger(
     rows: list,   # (function or class that changed, its `History`, its `Verdict` or None)
 ) -> Table:
-    "Tabulate *Where you are*: name, lines of code, verdict, training loss, validation accuracy of every step."
+    "Tabulate *Where you are*: what every step of a refactoring changed, and what it gave."
+    steps = [_step(*row) for row in rows]
     header = ["step", "lines", "verdict", "training loss", "validation accuracy"]
-    return Table(header, [[h.name, len(source_lines(thing)), v.word if v else "(the first)",
-                           f"{h.epoch_losses[-1]:.4f}", f"{h.valid_accs[-1]:.2%}" if h.valid_accs else "–"]
-                          for thing, h, v in rows])
+    shown = [[s["step"], s["lines"], s["verdict"] or "(the first)", f"{s['loss']:.4f}",
+              "–" if s["accuracy"] is None else f"{s['accuracy']:.2%}"] for s in steps]
+    return Table(header, shown, data={"kind": "ledger", "rows": steps})
 
 # %% ../nbs/00_workbench.ipynb #e0c4855c
 import time
