@@ -7,14 +7,16 @@ PY     := .venv/bin/python
 # JupyterLab refuses to run as root unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab test export outputs bugs fuzz docs bench clean lab-env dev-env fuzz-env
+.PHONY: help lab test export outputs bugs data playground fuzz docs bench clean lab-env dev-env fuzz-env
 help:
 	@echo "make lab       read and run the chapters in JupyterLab"
-	@echo "make test      run every check"
+	@echo "make test      run every check (CHAPTER=02: those of one chapter)"
 	@echo "make export    write exp/ from nbs/"
 	@echo "make docs      build the site into docs/_build/html"
 	@echo "make outputs   run the notebooks, store their outputs, show what changed"
 	@echo "make bugs      plant bugs in the chapters, store which check catches each"
+	@echo "make data      check the data files against their checksums"
+	@echo "make playground   train the 32 runs that the playground shows"
 	@echo "make fuzz      feed the file reader with damaged files for a minute"
 	@echo "make bench     time our loops beside the tools one would otherwise pick (15 minutes; QUICK=1: a smoke test)"
 	@echo "make clean     remove what the other commands made, .venv included"
@@ -24,31 +26,37 @@ lab: lab-env
 
 test: dev-env
 	@$(PY) -m ruff check
-	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -n 2 --maxschedchunk 1 $(CHAPTER:%=--chapter %) $(ARGS)
 
 export: lab-env
-	@$(PY) tools/export.py
+	@$(PY) -m tools.export
 
 outputs: dev-env
-	@$(PY) tools/outputs.py $(ARGS)
+	@$(PY) -m tools.outputs $(CHAPTER) $(ARGS)
 
 bugs: dev-env
-	@$(PY) tools/planted.py $(ARGS)
+	@$(PY) -m tools.bugs $(CHAPTER) $(ARGS)
 
 fuzz: fuzz-env
-	@$(PY) tests/fuzz/fuzz_read_idx.py tests/fuzz/corpus -max_total_time=60 -runs=200000 -max_len=512 -print_final_stats=1 $(ARGS)
+	@$(PY) -m tests.fuzz.fuzz_read_idx tests/fuzz/corpus -max_total_time=60 -runs=200000 -max_len=512 -print_final_stats=1 $(ARGS)
 
 docs: dev-env
 	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "The site: docs/_build/html/index.html"
 
+data: lab-env
+	@$(PY) -m tools.data
+
+playground: lab-env
+	@$(PY) docs/playground/train.py
+
 bench: dev-env
-	@PYTHONPATH=. $(PY) bench/driver.py $(if $(QUICK),--quick) $(ARGS)
+	@$(PY) -m bench.driver $(if $(QUICK),--quick) $(ARGS)
 
 lab-env dev-env fuzz-env:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer, or name yours: make lab PYTHON=..."; exit 1; }
 	@$(PYTHON) tools/environment.py $(subst -env,,$@)
 
 clean:
-	rm -rf .venv bench/.venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis docs/_build docs/chapters
+	rm -rf .venv bench/.venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis docs/_build docs/chapters docs/loops docs/reference .proofs exp/_modidx.py nbs/_quarto.yml nbs/nbdev.yml
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,5 +1,6 @@
 """Read settings.ini, the one place where the project's values stand, and hand them to setuptools."""
 
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -25,7 +26,8 @@ setup(
     python_requires=">=" + settings["min_python"],
     install_requires=settings["requirements"].split(),
     extras_require={"lab": lab, "dev": dev, "fuzz": dev + settings["fuzz_requirements"].split()},
-    packages=["exp"],
-    package_data={"exp": ["data/mnist/*"]},
+    # Where the checkout itself is installed, its tools are too: nbdev asks them how to export.
+    packages=["exp", "tools"] if "editable_wheel" in sys.argv else ["exp"],
+    package_data={"exp": ["data/*/*"]},
     zip_safe=False,
 )

@@ -13,12 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-import install
-import others
-import report
-import results
-import work
-from variants import VARIANTS
+from bench import costs, machine, peers, report, results
+from bench.variants import VARIANTS
+from tools.chapters import ROOT
 
 BENCH = report.BENCH
 
@@ -30,7 +27,7 @@ class Patience:
         self.left, self.say, self.repeated = seconds, say, 0
 
     def run(self, once):
-        "Give the record that `once` makes; make it again while it is disturbed and patience is left."
+        "Return the record that `once` makes; make it again while it is disturbed and patience is left."
         record = once()
         while results.disturbed(record) and self.left > 0:
             self.repeated += 1
@@ -43,28 +40,28 @@ class Patience:
 
     def wait(self, window=0.5, at_most=10.0):
         "Return when the machine has been quiet for a moment, or after a while."
-        cpus = work.own_cpus()
+        cpus = machine.own_cpus()
         for _ in range(int(at_most / window)):
-            began = work.busy_seconds(cpus)
+            began = machine.busy_seconds(cpus)
             time.sleep(window)
-            if began is None or work.busy_seconds(cpus) - began < 0.1 * window:
+            if began is None or machine.busy_seconds(cpus) - began < 0.1 * window:
                 return
 
 
 def run(python, name, threads, batch_size, epochs):
-    "Run a variant in a process of its own; give its record."
-    command = [python, BENCH / "variants.py", name, "--threads", threads, "--batch-size", batch_size]
+    "Run a variant in a process of its own; return its record."
+    command = [python, "-m", "bench.variants", name, "--threads", threads, "--batch-size", batch_size]
     command = [str(word) for word in [*command, "--epochs", epochs]]
-    done = subprocess.run(command, env=environment(threads), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment(threads), capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError(f"{name} broke:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def environment(threads):
-    "Give the environment of a run: our modules, and as many threads in every library that has its own idea of it."
+    "Return the environment of a run: our modules, and as many threads in every library that has its own idea of it."
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
-    return os.environ | limits | {"PYTHONPATH": str(work.ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return os.environ | limits | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def cases(names, threads, scaling):
@@ -76,7 +73,7 @@ def cases(names, threads, scaling):
 
 
 def measure(listed, rounds, once, say):
-    "Time the cases in interleaved rounds, each in another order; give {case: its records, one a round}."
+    "Time the cases in interleaved rounds, each in another order; return {case: its records, one a round}."
     found, chance = {entry: [] for entry in listed}, random.Random(1)
     for number in range(1, rounds + 1 if listed else 1):
         began = time.perf_counter()
@@ -87,10 +84,10 @@ def measure(listed, rounds, once, say):
 
 
 def gather(options, python, say):
-    "Measure everything; give the results."
+    "Measure everything; return the results."
     groups = ("ours", "idiom") if options.quick else ("ours", "idiom", "peer", "limit")
     names = options.only or [name for name, variant in VARIANTS.items() if variant.group in groups]
-    cpus = work.own_cpus()
+    cpus = machine.own_cpus()
     threads = [t for t in ([1] if options.quick else [1, 2]) if cpus is None or t <= len(cpus)]
     main, scaling = cases(names, threads, not options.quick and options.scaling_rounds)
     patience = Patience(0 if options.quick else options.patience, say)
@@ -105,7 +102,7 @@ def gather(options, python, say):
         raise RuntimeError("the variants did not learn the same:\n" + "\n".join(wrong))
     unknown = any(record["foreign"] is None for record in records)
     found = {
-        "machine": others.machine(python, cpus),
+        "machine": machine.machine(python, cpus),
         "versions": {name: text for record in records for name, text in record["versions"].items()},
         "protocol": {
             "rounds": options.rounds, "scaling_rounds": options.scaling_rounds, "threads": threads,
@@ -114,13 +111,13 @@ def gather(options, python, say):
         },
         "timings": [results.row(runs, rounds) for runs in rounds.values()],
         "scaling": [results.row(runs, scaled) for runs in scaled.values()],
-        "targets": results.judged(rounds),
+        "targets": results.check_targets(rounds),
     }
-    return found if options.quick else found | {"others": others.measure(python, options.rounds, environment(1), say)}
+    return found if options.quick else found | {"others": costs.measure(python, options.rounds, environment(1), say)}
 
 
 def main(arguments=None):
-    "Run the bench; give the exit code."
+    "Run the bench; return the exit code."
     parser = argparse.ArgumentParser(description="Time our loops beside the tools that a learner would otherwise pick.")
     parser.add_argument("--quick", action="store_true", help="one round of our variants and the idiom, without peers")
     parser.add_argument("--rounds", type=int, default=5)
@@ -137,7 +134,7 @@ def main(arguments=None):
         print(text, flush=True)
 
     try:
-        python = sys.executable if options.quick else install.peers()
+        python = sys.executable if options.quick else peers.python()
         found = gather(options, python, say)
     except (RuntimeError, subprocess.CalledProcessError) as error:
         say(f"make bench: {error}")

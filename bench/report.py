@@ -1,23 +1,22 @@
 """What `make bench` writes: results.json (everything), results.md (the tables, from it) and the chart.
 
-`PYTHONPATH=. python bench/report.py` writes the tables and the chart anew from the stored results.json.
+`python -m bench.report` writes the tables and the chart anew from the stored results.json.
 """
 
 import json
 from pathlib import Path
 
-from work import ROOT
+from exp.nb_00 import COLORS, GREY, Picture, canvas
 
 BENCH = Path(__file__).resolve().parent
-CHART = ROOT / "docs" / "_static" / "bench.png"
-GREY = "#7d7d7d"  # as far from white as from black
-GROUP_COLORS = {"ours": "#d8701c", "idiom": "#2f7fd6", "peer": GREY, "limit": "#2a9a63"}
+CHART = BENCH / "chart.png"
+GROUP_COLORS = {"ours": COLORS[1], "idiom": COLORS[0], "peer": GREY, "limit": COLORS[2]}
 ALPHAS = {1: 1.0, 2: 0.55}
 NUMBERS = {1: "one thread", 2: "two threads"}
 
 
 def table(head, rows):
-    "Give a Markdown table; the first column is text, the others are figures."
+    "Return a Markdown table; the first column is text, the others are figures."
     lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
@@ -129,9 +128,7 @@ def markdown(found):
 
 
 def chart(found):
-    "Draw the seconds of each variant, a bar for each number of threads; give the `Picture`."
-    from exp.nb_00 import Picture, canvas
-
+    "Draw the seconds of each variant, a bar for each number of threads; return the `Picture`."
     threads = found["protocol"]["threads"]
     titles = list(dict.fromkeys(row["title"] for row in found["timings"]))
     fig, [ax] = canvas(width=9, height=0.9 + 0.42 * len(titles))
@@ -154,7 +151,7 @@ def chart(found):
 
 
 def widest(found):
-    "Give the longest time on the chart."
+    "Return the longest time on the chart."
     return max(row["seconds"]["high"] for row in found["timings"])
 
 

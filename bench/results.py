@@ -8,14 +8,14 @@ down for a while slows down both.
 from dataclasses import dataclass
 from statistics import median
 
-from variants import VARIANTS
+from bench.variants import VARIANTS
 
 FOREIGN_SHARE, FOREIGN_SECONDS = 0.05, 0.03  # other processes' CPU time: more than both of these disturbs a run
 
 
 @dataclass(frozen=True)
 class Target:
-    "What is demanded: at so many threads, the time of `name` is at most so many times that of `against`."
+    "What is demanded: with this many `threads`, time(`name`) ≤ `at_most` × time(`against`)."
 
     name: str
     against: str
@@ -36,19 +36,19 @@ TARGETS = [
 
 
 def summary(values):
-    "Give the median and the ends of a list of numbers."
+    "Return the median and the ends of a list of numbers."
     return {"median": median(values), "low": min(values), "high": max(values)}
 
 
 def disturbed(record):
-    "Tell whether other processes took CPU time that matters during a run; None: can't tell."
+    "Return whether other processes took CPU time that matters during a run; None: can't tell."
     if record["foreign"] is None:
         return None
     return record["foreign"] > max(FOREIGN_SECONDS, FOREIGN_SHARE * record["seconds"])
 
 
 def case(record):
-    "Give what was run, without the times."
+    "Return what was run, without the times."
     return record["name"], record["threads"], record["batch_size"], record["epochs"]
 
 
@@ -66,7 +66,7 @@ def row(records, rounds):
 
 
 def ratios(records, against):
-    "Give the ratio of the times of two variants in each round."
+    "Return the ratio of the times of two variants in each round."
     return [a["seconds"] / b["seconds"] for a, b in zip(records, against, strict=True)]
 
 
@@ -85,7 +85,7 @@ def disagreements(records):
     return found
 
 
-def judged(rounds, targets=TARGETS, batch_size=64, epochs=1):
+def check_targets(rounds, targets=TARGETS, batch_size=64, epochs=1):
     "Measure each target whose two variants were timed."
     found = []
     for target in targets:

@@ -1,4 +1,4 @@
-"""The ways to train that `make bench` compares. `python bench/variants.py NAME` runs one and prints a line of JSON.
+"""The ways to train that `make bench` compares. `python -m bench.variants NAME` runs one and prints a line of JSON.
 
 A variant is a function of the `Work`: it prepares itself, trains between `clock.start` and `clock.stop`, and gives the
 trained model. It is called twice in a process of its own: for a rehearsal of five batches, then for the whole work.
@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import version
 
-import work as bench
+from bench import clock, data, machine
 
 VARIANTS = {}
 
@@ -31,7 +31,7 @@ class Variant:
 
     @property
     def comparable(self):
-        "Tell whether it has to end with the loss and accuracy of the idiom."
+        "Return whether it has to end with the loss and accuracy of the idiom."
         return self.group != "limit" and not self.shuffled
 
 
@@ -51,7 +51,7 @@ def variant(name, title, group, **facts):
 @variant("first", "ours: the first loop", "ours")
 def first(work):
     "Every line spelled out: `loop_by_name` of chapter 02, as it stands in the notebook."
-    Net, loop_by_name = bench.from_notebook("02_minibatch_training", "Net", "loop_by_name")
+    Net, loop_by_name = data.from_notebook("02", "Net", "loop_by_name")
     model = Net()
     model.l1, _, model.l2 = work.layers()
     with work.clock:
@@ -301,15 +301,15 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=1)
     options = parser.parse_args(arguments)
-    chosen, cpus = VARIANTS[options.name], bench.own_cpus()
-    bench.settle(options.threads, cpus)
-    work = bench.load(cpus, batch_size=options.batch_size, epochs=options.epochs)
+    chosen, cpus = VARIANTS[options.name], machine.own_cpus()
+    clock.settle(options.threads, cpus)
+    work = data.load(cpus, batch_size=options.batch_size, epochs=options.epochs)
     chosen.function(work.rehearsal())
     model = chosen.function(work)
-    loss, accuracy = (None, None) if model is None else bench.judge(model, work)
-    clock = work.clock.each(work.runs)
+    loss, accuracy = (None, None) if model is None else data.evaluate(model, work)
+    times = work.clock.each(work.runs)
     versions = {name: version(name) for name in ("torch", chosen.library) if name}
-    print(json.dumps(vars(options) | clock | {"loss": loss, "accuracy": accuracy, "versions": versions}))
+    print(json.dumps(vars(options) | times | {"loss": loss, "accuracy": accuracy, "versions": versions}))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """The site: the stored notebooks, rendered. Nothing is executed, and no page asks another host for anything."""
 
-import configparser
 import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS / "_ext"))
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 
-config = configparser.ConfigParser()
-config.read(DOCS.parent / "settings.ini", encoding="utf-8")
-settings = config["DEFAULT"]
+from tools.settings import read  # noqa: E402
+
+settings = read()
 
 project = settings["title"]
 author = settings["author"]
@@ -18,7 +17,7 @@ version = release = settings["version"]
 language = "en"
 
 extensions = ["myst_nb", "sphinx_copybutton"]
-extensions += ["bench", "cards", "chapters", "katex", "loops", "planted", "playground", "reference"]  # of _ext/
+extensions += [f"docs._ext.{path.stem}" for path in sorted((ROOT / "docs" / "_ext").glob("[a-z]*.py"))]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_block"]
 myst_heading_anchors = 3

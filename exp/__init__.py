@@ -1,10 +1,19 @@
-"""The finished pieces of every chapter: `from exp.nb_02 import *`. All but this file is exported from `nbs/`."""
+"""The finished pieces of every chapter: `from exp.nb_02 import *` gives those of chapter 02 and of all before it.
+
+    nb_00   The workbench
+    nb_01   Data
+    nb_02   Mini-batch training
+    nb_03   Backpropagation: what loss.backward() does
+    nb_04   Validation, the Learner and callbacks
+
+All but this file is exported from `nbs/`; the export also keeps this map. A module stands on those with lower numbers.
+"""
 
 
 def __getattr__(name):
     "Look the version up when somebody asks for it: importing the package reads no file."
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import packages_distributions, version
 
-        return version("training-refactored")
+        return version(packages_distributions()[__name__][0])
     raise AttributeError(name)

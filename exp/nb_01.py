@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['read_idx', 'get_mnist_data', 'show_images', 'torch', 'set_seed', 'near', 'same', 'show_diff', 'ledger', 'exercise',
            'History', 'LiveCurve', 'Verdict', 'Picture', 'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means',
-           'plot_histories', 'plot_epochs', 'smooth', 'source_lines', 'train_losses', 'train_accs']
+           'plot_histories', 'plot_epochs', 'smooth', 'source_lines', 'train_losses', 'train_accs', 'COLORS', 'GREY',
+           'method_of', 'LiveOutput']
 
 # %% ../nbs/01_data.ipynb #9f8f92cc
 from .nb_00 import *

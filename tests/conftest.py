@@ -1,36 +1,63 @@
-"""What all tests share: one thread, repeatable random numbers, a browser, the executed notebooks."""
+"""What all tests share: one thread, repeatable random numbers, a browser, and what is made once for all processes."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 
-import exercises
-import notebooks
+import nbformat
 import pytest
 import torch
 from hypothesis import settings
+
+from tests import kept
+from tools import bugs, run
+from tools.chapters import ROOT, Chapter, chapters
 
 settings.register_profile("ours", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("ours")
 torch.set_num_threads(1)
 
+CHAPTERS = chapters()
+LONG = ["test_every_planted_bug", "test_stored_outputs", "test_a_learner", "test_a_page_is_sound"]
 
-LONG = ["test_every_planted_bug", "test_a_page_is_sound"]  # the first words of tests that take long
+
+# Which tests run, and in which order
 
 
-def pytest_collection_modifyitems(items):
-    "Where tests run in two processes: begin with the long ones, and keep together those that share what is dear."
+def pytest_addoption(parser):
+    words = "prove this chapter only, by its number; may be given more than once"
+    parser.addoption("--chapter", action="append", default=[], metavar="NN", help=words)
 
-    def rank(item):
-        dear = [name in item.fixturenames for name in ("lab", "executed")]
-        return [not found for found in (*dear, *map(item.name.startswith, LONG))]
 
-    items.sort(key=rank)
-    for item in items:
-        for fixture in ("executed", "lab"):
-            if fixture in item.fixturenames:
-                item.add_marker(pytest.mark.xdist_group(fixture))
+def belongs(item, numbers):
+    "Return whether a test proves one of the chapters."
+    given = [getattr(item, "callspec", None) and item.callspec.params.get("chapter")]
+    return any(isinstance(c, Chapter) and c.number in numbers for c in given) or any(
+        item.path.name == f"test_nb_{number}.py" for number in numbers
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    "Keep the tests of the chosen chapters, and begin with those that take long."
+    if numbers := config.getoption("chapter"):
+        wanted = [item for item in items if belongs(item, numbers)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+        items[:] = wanted
+    items.sort(key=lambda item: [not item.name.startswith(name) for name in LONG])
+
+
+def pytest_make_parametrize_id(val):
+    return val.stem if isinstance(val, Chapter) else None
+
+
+def pytest_generate_tests(metafunc):
+    "Give every test that takes a `chapter` one after the other."
+    if "chapter" in metafunc.fixturenames and not any(
+        "chapter" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
+    ):
+        metafunc.parametrize("chapter", CHAPTERS)
 
 
 @pytest.fixture(autouse=True)
@@ -39,81 +66,201 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory, files):
-    "Build a wheel from a copy of the project."
-    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
-    for path in files:
-        target = copy / path.relative_to(notebooks.ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
-    pip("wheel", str(copy), "--no-deps", "--no-build-isolation", "--wheel-dir", str(out))
-    [made] = out.glob("*.whl")
-    return made
+# Made once, kept while nothing changes
 
 
 @pytest.fixture(scope="session")
-def package(wheel, tmp_path_factory):
-    "Install the wheel into a folder of its own, away from the project; give the folder."
-    folder = tmp_path_factory.mktemp("installed")
-    pip("install", str(wheel), "--no-deps", "--no-index", "--target", str(folder))
-    return folder
+def once(tmp_path_factory):
+    """Return `once(name, make, inputs=None)`: the folder that `make(folder)` fills, once for all processes.
 
-
-def pip(*arguments):
-    "Run pip; fail with what it says."
-    done = subprocess.run([sys.executable, "-m", "pip", *arguments, "--quiet"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="session")
-def executed(package):
-    """Give a function: path → (fresh notebook, {(title of exercise, 'mistake' or 'solution'): what its check said}).
-
-    A notebook runs alone: in a new kernel, in an empty folder, with the package as its wheel installs it.
+    With inputs the folder is kept under their hash, and used again by a later run.
     """
-    done = {}
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
 
-    def execute(path):
-        if path not in done:
-            found = exercises.find(notebooks.read(path))
-            asked = [(e, kind) for e in found for kind in ("mistake", "solution")]
-            code = [f"{getattr(e, kind)}\n_ = {e.check}({e.name}); print(_.solved, _.message)" for e, kind in asked]
-            fresh, said = notebooks.run(path, [*code, "import exp; print(exp.__file__)"], package)
-            assert said.pop().startswith(str(package)), "the notebook did not import the package from its wheel"
-            done[path] = fresh, dict(zip([(e.title, kind) for e, kind in asked], said))
-        return done[path]
+    def once(name, make, inputs=None):
+        if inputs is None or not kept.keeps():
+            return kept.made(shared / name, make)
+        folder = kept.made(kept.STORE / name / kept.key(name, *inputs), make)
+        kept.forget_others(folder)
+        return folder
 
-    return execute
+    return once
+
+
+@pytest.fixture
+def proved(request, record_property):
+    """Return `proved(*inputs)`: whether this test passed before with the same inputs.
+
+    Its file, and what it depends on at any rate, are inputs without being named.
+    """
+    found = {}
+
+    def proved(*inputs):
+        given = [request.node.path, *kept.tools_of_proofs(), *inputs]
+        mark = kept.STORE / "passed" / kept.key(request.node.nodeid, *given)
+        if kept.keeps() and mark.exists():
+            record_property("kept", 1)
+            return True
+        found["mark"] = mark
+        return False
+
+    yield proved
+    report = request.node.stash.get(REPORT, None)
+    if "mark" in found and kept.keeps() and report and report.passed:
+        found["mark"].parent.mkdir(parents=True, exist_ok=True)
+        found["mark"].touch()
+
+
+REPORT = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call":
+        item.stash[REPORT] = report
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    "Say how many proofs were not made anew, so that nobody takes them for fresh ones."
+    passed = terminalreporter.stats.get("passed", [])
+    count = sum(("kept", 1) in report.user_properties for report in passed)
+    if count:
+        words = "proofs of an earlier run hold, as none of their inputs has changed (delete .proofs to prove all anew)"
+        terminalreporter.write_line(f"{count} {words}")
+
+
+# The package
 
 
 @pytest.fixture(scope="session")
 def files():
     "List the project's own files: what git tracks, and what it would."
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=notebooks.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return [notebooks.ROOT / name for name in listed if (notebooks.ROOT / name).is_file()]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8").stdout
+    return [ROOT / name for name in listed.splitlines() if (ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    "Build the site, with warnings as errors; give its folder."
-    out = tmp_path_factory.mktemp("site")
-    return build_site(notebooks.ROOT, out)
+def copy_project(files):
+    "Return `copy_project(folder, without=())`: copy the project's files, but none whose path contains such a part."
+
+    def copy(folder, without=()):
+        for path in files:
+            name = path.relative_to(ROOT)
+            if not any(part in name.as_posix() for part in without):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, folder / name)
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def wheel(once, copy_project, tmp_path_factory):
+    "Build a wheel from a copy of the project."
+
+    def make(folder):
+        copy = copy_project(tmp_path_factory.mktemp("copy"), without=["docs/", "tests/", "bench/"])
+        pip("wheel", str(copy), "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder))
+
+    [made] = once("wheel", make, kept.inputs_of_package()).glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="session")
+def package(once, wheel):
+    "Install the wheel into a folder of its own, away from the project; return the folder."
+
+    def make(folder):
+        pip("install", str(wheel), "--no-deps", "--no-index", "--target", str(folder))
+
+    return once("package", make, kept.inputs_of_package())
+
+
+def pip(*arguments):
+    "Run pip; fail with what it says."
+    command = [sys.executable, "-m", "pip", *arguments, "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+
+
+# The chapters, executed
+
+
+def answers(exercise):
+    "List the answers to an exercise that are tried: (kind, source)."
+    mistakes = [(f"mistake {number}", source) for number, source in enumerate(exercise.mistakes, 1)]
+    return [*mistakes, ("solution", exercise.solution)]
+
+
+def execute(chapter, package, folder):
+    "Run a chapter and the answers to its exercises; store the fresh notebook, and what the checks said."
+    asked = [(e, *answer) for e in chapter.exercises for answer in answers(e)]
+    code = [f"{source}\n_ = {e.check}({e.name}); print(_.solved, _.message)" for e, _, source in asked]
+    fresh, said = run.run(chapter.path, [*code, "import exp; print(exp.__file__)"], package)
+    assert said.pop().startswith(str(package)), "the notebook did not import the package from its wheel"
+    run.write(fresh, folder / chapter.path.name)
+    told = [[e.title, kind, words] for (e, kind, _), words in zip(asked, said, strict=True)]
+    (folder / "said.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def executed(once, package):
+    """Return a function: chapter → (fresh notebook, {(title of exercise, kind of answer): what its check said}).
+
+    A notebook runs alone: in a new kernel, in an empty folder, with the package as its wheel installs it.
+    """
+
+    def executed(chapter):
+        inputs = [*kept.inputs_of(chapter), *kept.inputs_of_package()]
+        folder = once(f"run-{chapter.number}", lambda folder: execute(chapter, package, folder), inputs)
+        said = json.loads((folder / "said.json").read_text(encoding="utf-8"))
+        fresh = nbformat.read(folder / chapter.path.name, as_version=4)
+        return fresh, {(title, kind): words for title, kind, words in said}
+
+    return executed
+
+
+@pytest.fixture(scope="session")
+def planted(once):
+    "Return a function: chapter → what caught each of its planted bugs."
+
+    def make(chapter, folder):
+        (folder / "found.json").write_text(json.dumps(bugs.find(chapter)), encoding="utf-8")
+
+    def planted(chapter):
+        folder = once(f"bugs-{chapter.number}", lambda folder: make(chapter, folder), kept.inputs_of(chapter))
+        return json.loads((folder / "found.json").read_text(encoding="utf-8"))
+
+    return planted
+
+
+# The site and the browser
 
 
 def build_site(root, out):
-    "Build the site of the project at `root` into `out/html`."
+    "Build the site of the project at `root` into `out/html`, with warnings as errors."
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(out / "doctrees")]
-    done = subprocess.run([*command, str(root / "docs"), str(out / "html")], capture_output=True, text=True)
+    own = {**os.environ, "PYTHONPATH": str(root)}
+    places = [str(root / "docs"), str(out / "html")]
+    done = subprocess.run([*command, *places], cwd=root, env=own, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     return out / "html"
 
 
 @pytest.fixture(scope="session")
+def site(once):
+    "Build the site; return its folder."
+    return once("site", lambda folder: build_site(ROOT, folder), kept.inputs_of_site()) / "html"
+
+
+@pytest.fixture(scope="session")
 def browser():
     "Start Chromium. Without one: a failure in CI, a skip with the reason elsewhere."
-    path = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+    path = kept.browser_path()
     if path is None:
         reason = "no Chromium on this machine: the browser tests need one (Debian: apt install chromium)"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)

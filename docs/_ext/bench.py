@@ -1,23 +1,22 @@
 """The directive `{bench-chart}`: the chart that `make bench` has drawn, with what it shows in words."""
 
 import json
-from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
+from tools.chapters import ROOT
+
 
 class BenchChart(Directive):
-    "Show `bench.png` with the alternative text that stands in `bench/results.json`."
+    "Show `bench/chart.png` with the alternative text that stands in `bench/results.json`."
 
     def run(self):
         env = self.state.document.settings.env
-        results = Path(env.srcdir).parent / "bench" / "results.json"
+        results = ROOT / "bench" / "results.json"
         env.note_dependency(str(results))
         chart = json.loads(results.read_text(encoding="utf-8"))["chart"]
-        place = f"_static/{chart['file']}"
-        env.images.add_file(env.docname, place)
-        return [nodes.figure("", nodes.image(uri=place, alt=chart["alt"], candidates={"*": place}))]
+        return [nodes.figure("", nodes.image(uri=f"../bench/{chart['file']}", alt=chart["alt"]))]
 
 
 def setup(app):

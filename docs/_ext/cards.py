@@ -1,34 +1,27 @@
 """The directive `{chapter-cards}`: a card for each chapter, with what its first cell says of itself."""
 
-import json
-import re
-from pathlib import Path
-
 from docutils import nodes
 from docutils.parsers.rst import Directive
+
+from tools.chapters import chapters
 
 
 class ChapterCards(Directive):
     "List the chapters: 01, 02, … and 00, the workbench, last."
 
     def run(self):
-        env = self.state.document.settings.env
-        paths = sorted((Path(env.srcdir) / "chapters").glob("*.ipynb"), key=lambda path: (path.name < "01", path.name))
         cards = nodes.bullet_list(classes=["cards"])
-        for path in paths:
-            env.note_dependency(str(path))
-            cards += self.card(path)
+        for chapter in chapters():
+            self.state.document.settings.env.note_dependency(str(chapter.path))
+            cards += self.card(chapter)
         return [cards]
 
-    def card(self, path):
+    def card(self, chapter):
         "Make the card of one chapter."
-        text = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
-        title, promise = re.match(r"# (.+)\n\n> (.+)", text).groups()
-        minutes, seconds = re.search(r"\*\*Takes\*\* (\d+) minutes to read, (\d+) seconds to run", text).groups()
-        link = nodes.reference("", title, refuri=f"chapters/{path.stem}.html", internal=True)
-        takes = nodes.paragraph("", f"{minutes} minutes to read, {seconds} seconds to run", classes=["takes"])
-        head = nodes.paragraph("", "", nodes.strong("", "", link))
-        return nodes.list_item("", head, nodes.paragraph("", promise), takes)
+        link = nodes.reference("", chapter.title, refuri=f"chapters/{chapter.stem}.html", internal=True)
+        words = f"{chapter.minutes} minutes to read, {chapter.seconds} seconds to run"
+        takes, head = nodes.paragraph("", words, classes=["takes"]), nodes.paragraph("", "", nodes.strong("", "", link))
+        return nodes.list_item("", head, nodes.paragraph("", chapter.promise), takes)
 
 
 def setup(app):

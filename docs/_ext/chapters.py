@@ -5,8 +5,9 @@
 - `#| hide` drops a cell. `#| export` keeps it, whole, with a quiet mark that names its module. `#| echo: false` hides
   the code, `#| output: false` the output, `#| code-fold: true` folds the code. The lines themselves vanish.
 - A callout, `::: {.callout-note}`, becomes an admonition of that kind.
-- A figure gets the alternative text that its output carries.
-- A name in backticks that the modules export becomes a link to its reference.
+- A figure gets the alternative text that its output carries; one without it ends the build.
+- A name in backticks that the modules export becomes a link to its reference: in a chapter, to the version of this
+  chapter or, where it has none, of the nearest one below it.
 """
 
 import json
@@ -15,8 +16,13 @@ import shutil
 from pathlib import Path
 
 from docutils import nodes
+from docutils.statemachine import StringList
 from sphinx import addnodes
+from sphinx.directives.other import TocTree
+from sphinx.errors import ExtensionError
 from sphinx.transforms.post_transforms import SphinxPostTransform
+
+from tools.chapters import DATA, Chapter, below, chapters
 
 DIRECTIVE = re.compile(r"^#\| *([\w-]+)(?::? +(.*))?$")
 CALLOUT = re.compile(r"^(:{3,}) *\{\.callout-(note|tip|warning|important|caution)[^}]*\}", re.MULTILINE)
@@ -25,9 +31,9 @@ TAGS = {("echo", "false"): "remove-input", ("output", "false"): "remove-output",
 
 def copy_chapters(app, config):
     "Bring the notebooks into the source folder, touching only those that changed."
-    source, target = Path(app.confdir).parent / "nbs", Path(app.srcdir) / "chapters"
+    target = Path(app.srcdir) / "chapters"
     target.mkdir(exist_ok=True)
-    wanted = {path.name: path for path in source.glob("[0-9]*.ipynb")}
+    wanted = {chapter.path.name: chapter.path for chapter in chapters()}
     for path in target.glob("*.ipynb"):
         if path.name not in wanted:
             path.unlink()
@@ -35,6 +41,21 @@ def copy_chapters(app, config):
         copy = target / name
         if not copy.exists() or copy.read_bytes() != path.read_bytes():
             shutil.copy(path, copy)
+
+
+class ChapterToctree(TocTree):
+    "List the pages of a folder that chapters have there, in reading order: `{chapter-toctree} chapters/{stem}`."
+
+    required_arguments = 1
+    option_spec = TocTree.option_spec | {"workbench": lambda argument: argument or "only"}
+
+    def run(self):
+        "Leave the workbench out, or with `:workbench: last` put it at the end, with `:workbench: only` list it alone."
+        wish, found = self.options.pop("workbench", "none"), self.env.found_docs
+        takes = {"none": lambda c: c.number != "00", "only": lambda c: c.number == "00", "last": lambda c: True}[wish]
+        names = [self.arguments[0].format(stem=c.stem, module=c.module) for c in chapters() if takes(c)]
+        self.arguments, self.content = [], StringList([name for name in names if name in found], source="chapters")
+        return super().run()
 
 
 def directives(cell):
@@ -52,11 +73,22 @@ def directives(cell):
 def read_source(app, docname, source):
     "Rewrite a notebook in memory as its directives say."
     if app.env.doc2path(docname).suffix == ".ipynb":
-        source[0] = json.dumps(rewrite(json.loads(source[0])))
+        source[0] = json.dumps(rewrite(json.loads(source[0]), docname))
 
 
-def rewrite(notebook):
-    "Give a notebook as its directives want it to be shown."
+def description(output, where):
+    "Return the alternative text of a figure. Raise `ExtensionError` if it has none."
+    alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+    if len(alt) <= 20:
+        raise ExtensionError(
+            f"{where}: found a figure with the description {alt!r}, expected a sentence that says what it shows. "
+            "Return a Picture(fig, alt), or run `make outputs` if a tool has dropped it"
+        )
+    return alt
+
+
+def rewrite(notebook, where=""):
+    "Return a notebook as its directives want it to be shown."
     module, cells = "", []
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
@@ -66,7 +98,9 @@ def rewrite(notebook):
                 continue
             tags = [tag for (name, value), tag in TAGS.items() if found.get(name) == value]
             tags += ["exported", f"exp-{module}"] if found.keys() & {"export", "exports"} else []
-            alt = [o["metadata"]["image/png"]["alt"] for o in cell["outputs"] if "image/png" in o.get("metadata", {})]
+            alt = [description(o, where) for o in cell["outputs"] if "image/png" in o.get("data", {})]
+            for output in cell["outputs"]:
+                output.get("data", {}).pop(DATA, None)  # for the pages that are made from it, not for this one
             cell["metadata"] = {"tags": tags} | ({"mystnb": {"image": {"alt": alt[0]}}} if alt else {})
         else:
             cell["source"] = CALLOUT.sub(r"\1{\2}", "".join(cell["source"]))
@@ -104,10 +138,9 @@ class LinkNames(SphinxPostTransform):
     default_priority = 5
 
     def run(self):
-        objects = sorted(self.env.get_domain("py").objects, key=lambda name: -name.count("."))
-        names = {name.rpartition(".")[2]: name for name in objects}      # a function or class before a method
         if self.env.docname.startswith("reference"):
             return
+        names = self.names()
         for literal in list(self.document.findall(nodes.literal)):
             name = re.sub(r"\(.*\)$", "", literal.astext())
             if name in names and not isinstance(literal.parent, (nodes.reference, addnodes.pending_xref)):
@@ -117,8 +150,21 @@ class LinkNames(SphinxPostTransform):
                 literal.replace_self(xref)
                 xref += literal
 
+    def names(self):
+        "Return {name: what it means on this page}: this chapter's own or the nearest below, functions before methods."
+        folder, _, stem = self.env.docname.rpartition("/")
+        near = below(Chapter(stem + ".ipynb").module) if folder == "chapters" else []
+
+        def rank(name):
+            module = name.split(".")[1]
+            return name.count("."), near.index(module) if module in near else len(near), module
+
+        objects = self.env.get_domain("py").objects
+        return {name.rpartition(".")[2]: name for name in sorted(objects, key=rank, reverse=True)}
+
 
 def setup(app):
+    app.add_directive("chapter-toctree", ChapterToctree)
     app.connect("config-inited", copy_chapters)
     app.connect("source-read", read_source)
     app.connect("doctree-read", mark_exported)

@@ -1,60 +1,77 @@
-"""The directive `{loops} 02_minibatch_training`: each version of a chapter's training loop, in order.
+"""The directive `{loops} 02`: each version of a chapter's training loop, in order.
 
-Everything is read from the stored notebook, whose outputs were made from the live functions: the rows of the cell
-`steps = [(function, history, verdict), …]`; for each, the source of its function, the diffs shown since the row before,
-the verdict, and the figures of the ledger.
+Everything comes from the data in the outputs of the stored notebook, which were made from the live functions: its last
+ledger has a row for each version, with the source of what changed; the diffs that the chapter shows before the verdict
+on a version belong to it. Every chapter with a ledger has a page of its own, and `{loop-list}` links to them.
 """
-
-import json
-import re
-from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
+from tools.chapters import chapter, chapters
 
-def text_of(cell, mime="text/plain"):
-    "Give the outputs of a cell of one type, joined."
-    return "".join("".join(output.get("data", {}).get(mime, "")) for output in cell.get("outputs", []))
+PAGE = """# {title}: the loop in {n} versions
+
+Every version of the training loop of {{doc}}`chapter {number} </chapters/{stem}>`, in order: what changed from the one
+before (`-` went, `+` came, `>` was only indented anew), the verdict on its losses, and the loop itself. Step through
+them with the buttons or with the arrow keys, left and right.
+
+```{{loops}} {number}
+```
+"""
 
 
-def versions(cells):
-    "Give a dict for each version of the loop: name, figures, source, diffs, verdict."
-    sources = ["".join(cell["source"]) for cell in cells]
-    last = next(i for i, source in enumerate(sources) if source.startswith("steps = ["))
-    functions = re.findall(r"\((\w+), +(\w+), +\w+\)", sources[last])
-    figures = [re.split(r" {2,}", line) for line in text_of(cells[last]).splitlines()[2:]]
-    found, start = [], 0
-    for (function, history), row in zip(functions, figures, strict=True):
-        named = next(i for i, source in enumerate(sources) if f'{history}.name = "{row[0]}"' in source)
-        loop = next(s for s in sources if re.search(rf"^def {function}\(", s, re.MULTILINE))
-        shown = [text_of(cell, "text/html") for cell in cells[start:named] if "show_diff(" in "".join(cell["source"])]
-        said = [text_of(c) for c in cells[named:last] if re.match(r"identical|close", text_of(c))]
-        verdict = said[0] if row[2] != "(the first)" else "the first: there is none before it to be compared with"
-        code = "\n".join(line for line in loop.splitlines() if not line.startswith("#|"))
-        found.append({"row": row, "source": code, "diffs": shown, "verdict": verdict})
-        start = named
-    return found
+def versions(chapter):
+    "Return a dict for each version of the loop: its row of the ledger, and the diffs and the verdict that were shown."
+    ledgers, found, diffs = chapter.told("ledger"), {}, []
+    if not ledgers or chapter.number == "00":  # the workbench's ledger is a sample
+        return []
+    for output, data in chapter.told("diff", "verdict"):
+        if data["kind"] == "diff":
+            diffs.append(output.data["text/html"])
+        elif data["new"] not in found:
+            found[data["new"]], diffs = {"verdict": output.data["text/plain"], "diffs": diffs}, []
+    none = {"verdict": "the first: there is none before it to be compared with", "diffs": []}
+    return [row | (found.get(row["step"]) or none) for row in ledgers[-1][1]["rows"]]
+
+
+def write_pages(app, config):
+    "Write a page for each chapter that has a ledger, touching only those that changed."
+    wanted = {}
+    for each in chapters():
+        if rows := versions(each):
+            wanted[f"{each.stem}.md"] = PAGE.format(title=each.title, n=len(rows), number=each.number, stem=each.stem)
+    write_stubs(app.srcdir / "loops", wanted)
+
+
+def write_stubs(folder, wanted):
+    "Let a folder hold these files {name: text} and no others; leave those alone that hold their text already."
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+    for name, text in wanted.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 class Loops(Directive):
-    "Show every version of the loop; `site.js` lets one step through them."
+    "Show every version of a chapter's loop; `site.js` lets one step through them."
 
     required_arguments = 1
 
     def run(self):
-        env = self.state.document.settings.env
-        path = Path(env.srcdir) / "chapters" / f"{self.arguments[0]}.ipynb"
-        env.note_dependency(str(path))
-        cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-        return [self.section(number, version) for number, version in enumerate(versions(cells), 1)]
+        source = chapter(self.arguments[0])
+        self.state.document.settings.env.note_dependency(str(source.path))
+        return [self.section(number, version) for number, version in enumerate(versions(source), 1)]
 
     def section(self, number, version):
         "Make the section of one version."
-        name, lines, _, loss, accuracy = version["row"]
         section = nodes.section(ids=[f"version-{number}"], classes=["loop-version"])
-        section += nodes.title("", f"{number}. {name}")
-        section += nodes.paragraph("", f"{lines} lines. Training loss {loss}, validation accuracy {accuracy}.")
+        section += nodes.title("", f"{number}. {version['step']}")
+        accuracy = "" if version["accuracy"] is None else f", validation accuracy {version['accuracy']:.2%}"
+        section += nodes.paragraph("", f"{version['lines']} lines. Training loss {version['loss']:.4f}{accuracy}.")
         section += nodes.paragraph("", "", nodes.strong("", "Verdict: "), nodes.Text(version["verdict"]))
         for diff in version["diffs"]:
             section += nodes.raw("", diff, format="html")
@@ -62,6 +79,23 @@ class Loops(Directive):
         return section
 
 
+class LoopList(Directive):
+    "List the chapters that refactor a loop: each links to its versions, and says how far they went."
+
+    def run(self):
+        found = nodes.bullet_list(classes=["cards"])
+        for each in chapters():
+            self.state.document.settings.env.note_dependency(str(each.path))
+            if rows := versions(each):
+                link = nodes.reference("", each.title, refuri=f"loops/{each.stem}.html", internal=True)
+                words = f"{len(rows)} versions: from “{rows[0]['step']}” to “{rows[-1]['step']}”."
+                head = nodes.paragraph("", "", nodes.strong("", "", link))
+                found += nodes.list_item("", head, nodes.paragraph("", words))
+        return [found]
+
+
 def setup(app):
     app.add_directive("loops", Loops)
+    app.add_directive("loop-list", LoopList)
+    app.connect("config-inited", write_pages)
     return {"parallel_read_safe": True}

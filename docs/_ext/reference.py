@@ -1,7 +1,7 @@
 """The directive `.. module-reference:: nb_02`: each public name that a module builds: signature, docstring, shapes.
 
 Signatures and the comments behind their parameters are read from the live objects by fastcore's `docments`, the format
-in which nbdev projects document parameters.
+in which nbdev projects document parameters. The pages themselves are written here, one for each chapter.
 """
 
 import importlib
@@ -12,6 +12,23 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from fastcore.docments import docments
 
+from docs._ext.loops import write_stubs
+from tools.chapters import chapters
+
+PAGE = """exp.{module}
+=========
+
+Built in :doc:`/chapters/{stem}`.
+
+.. module-reference:: {module}
+"""
+
+
+def write_pages(app, config):
+    "Write a page for the module of each chapter, touching only those that changed."
+    pages = {f"{chapter.module}.rst": PAGE.format(**vars(chapter)) for chapter in chapters()}
+    write_stubs(app.srcdir / "reference", pages)
+
 
 def own_names(module):
     "List the public names that a module defines itself, in the order of its notebook."
@@ -19,7 +36,7 @@ def own_names(module):
 
 
 def parameters(thing):
-    "Give (name, comment) of each documented parameter, and of what is returned."
+    "Return (name, comment) of each documented parameter, and of what is returned."
     found = docments(thing, full=True)
     return [(name, info.docment) for name, info in found.items() if getattr(info, "docment", None)]
 
@@ -77,4 +94,5 @@ class ModuleReference(Directive):
 
 def setup(app):
     app.add_directive("module-reference", ModuleReference)
+    app.connect("config-inited", write_pages)
     return {"parallel_read_safe": True}

@@ -1,0 +1,1 @@
+"""What the site is made with: a directive a file. What a chapter says of itself comes from `tools.chapters`."""

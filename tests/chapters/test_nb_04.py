@@ -1,0 +1,706 @@
+"""The Learner against the bare loop, callbacks against PyTorch's pieces, checkpoints against everything that kills."""
+
+import copy
+import itertools
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch.nn.functional as F
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.utils import data
+
+import exp.nb_04
+from exp.nb_04 import *
+
+
+def problem(n=70, classes=3, dtype=torch.float32):
+    "Give inputs and labels that can be learned."
+    x = torch.randn(n, 6, generator=torch.Generator().manual_seed(n)).to(dtype)
+    return x, x[:, :classes].argmax(1)
+
+
+def network(dropout=0.3, norm=True, width=8):
+    "Build a small model in which mode, buffers and random numbers matter."
+    norms = [nn.BatchNorm1d(width)] if norm else []
+    return nn.Sequential(nn.Linear(6, width), *norms, nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 3))
+
+
+def halves(x, y):
+    "Give a validation set in two batches of different sizes."
+    return [(x[:1], y[:1]), (x[1:], y[1:])]
+
+
+def run(callbacks=(), n=70, batch_size=16, n_epochs=3, optim=None, valid=True, loader=None, make=network):
+    "Train from the same start each time; give the learner."
+    set_seed(5)
+    x, y = problem(n)
+    model = make()
+    optim = (optim or (lambda ps: torch.optim.SGD(ps, lr=0.1, momentum=0.9)))(model.parameters())
+    loader = loader(x, y) if loader else DataLoader(Dataset(x, y), batch_size, True, torch.Generator().manual_seed(7))
+    callbacks = callbacks(optim) if callable(callbacks) else callbacks
+    learner = Learner(model, cross_entropy_loss, optim, callbacks)
+    learner.fit(loader, n_epochs, halves(x, y) if valid else None)
+    return learner
+
+
+def records(history):
+    "Give all that a history holds, without its name."
+    return {name: value for name, value in vars(history).items() if name != "name"}
+
+
+def identical(a, b):
+    "Tell whether two learners have the same history and weights, bit for bit."
+    weights = zip(a.model.state_dict().values(), b.model.state_dict().values())
+    return records(a.history) == records(b.history) and all(torch.equal(p, q) for p, q in weights)
+
+
+# The Learner
+
+
+@given(st.integers(2, 40), st.integers(2, 45), st.integers(0, 3), st.booleans())
+def test_the_learner_is_fit(n, batch_size, n_epochs, validated):
+    assume(n % batch_size != 1)  # batch normalisation does not take one sample
+    learner = run(n=n, batch_size=batch_size, n_epochs=n_epochs, valid=validated)
+    set_seed(5)
+    x, y = problem(n)
+    model = network()
+    optim = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loader = DataLoader(Dataset(x, y), batch_size, True, torch.Generator().manual_seed(7))
+    bare = fit(loader, model, cross_entropy_loss, optim, n_epochs, halves(x, y) if validated else None)
+    assert identical(learner, SimpleNamespace(model=model, history=bare))
+
+
+def test_forty_lines():
+    assert sum(len(source_lines(part)) for part in (Learner, Learner.train, Learner.judge)) <= 40
+
+
+def test_our_own_pieces():
+    x, y = problem()
+    results = []
+    for train in (fit, lambda loader, model, *rest, **more: Learner(model, *rest).fit(loader, **more)):
+        set_seed(1)
+        model = Sequential(nn.Linear(6, 8), nn.ReLU(), Sequential(nn.Dropout(0.5), nn.Linear(8, 3)))
+        loader = DataLoader(Dataset(x, y), 16, shuffle=True)
+        results.append(train(loader, model, cross_entropy_loss, SGD(model.parameters()), n_epochs=2, valid=[(x, y)]))
+    assert same(*results).word == "identical" and results[0].valid_losses == results[1].valid_losses
+
+
+OPTIMISERS = [
+    getattr(torch.optim, name)
+    for name in "SGD Adam AdamW Adamax NAdam RAdam RMSprop Adagrad Adadelta ASGD Rprop".split()
+]
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_any_optimiser_gives_the_weights_of_a_stock_loop(optimiser):
+    x, y = problem()
+    learner = run(optim=lambda ps: optimiser(ps, lr=0.01), n_epochs=2, loader=lambda x, y: stock_loader(x, y))
+    set_seed(5)
+    model = network()
+    optim, loader = optimiser(model.parameters(), lr=0.01), stock_loader(x, y)
+    for _ in range(2):
+        model.train()
+        for xb, yb in loader:
+            optim.zero_grad()
+            cross_entropy_loss(model(xb), yb).backward()
+            optim.step()
+        evaluate([(x, y)], model.eval(), cross_entropy_loss)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), learner.model.state_dict().values()))
+
+
+def stock_loader(x, y):
+    return data.DataLoader(data.TensorDataset(x, y), batch_size=16, shuffle=True)
+
+
+SCHEDULERS = {
+    "step": lambda o: lr_scheduler.StepLR(o, 3),
+    "multistep": lambda o: lr_scheduler.MultiStepLR(o, [2, 5]),
+    "exponential": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 15),
+    "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 4),
+    "one cycle": lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=20),
+    "cyclic": lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.1, step_size_up=3),
+    "linear": lambda o: lr_scheduler.LinearLR(o, total_iters=5),
+    "polynomial": lambda o: lr_scheduler.PolynomialLR(o, 12),
+    "lambda": lambda o: lr_scheduler.LambdaLR(o, lambda step: 0.95**step),
+    "sequence": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.ConstantLR(o, 0.1, 4), lr_scheduler.ExponentialLR(o, 0.9)], [4]
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+@pytest.mark.filterwarnings("ignore:To get the last learning rate:UserWarning")
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_any_scheduler_gives_the_rates_of_a_stock_loop_and_survives_a_checkpoint(name, tmp_path):
+    rates = LearningRates()
+    whole = run(lambda o: [rates, Schedule(SCHEDULERS[name](o))])
+    p = nn.Parameter(torch.zeros(1))
+    p.grad, optim = torch.zeros(1), torch.optim.SGD([p], lr=0.1, momentum=0.9)
+    scheduler, expected = SCHEDULERS[name](optim), []
+    for _ in range(15):
+        expected.append(optim.param_groups[0]["lr"])
+        optim.step()
+        scheduler.step()
+    assert rates.lrs == expected
+
+    def interrupted(after):
+        return lambda o: [rates, Schedule(SCHEDULERS[name](o)), *after, Checkpoint(tmp_path / "c", 1, resume=True)]
+
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted([InterruptAfter(7)]))
+    resumed = run(interrupted([]))
+    assert rates.lrs == expected and identical(resumed, whole)
+
+
+def test_reduce_on_plateau_hears_the_validation_loss():
+    def made(optim):
+        return [rates, Schedule(lr_scheduler.ReduceLROnPlateau(optim, patience=0, threshold=1e3), each="epoch")]
+
+    rates = LearningRates()
+    run(made)
+    assert rates.lrs == pytest.approx([0.1] * 5 + [0.01] * 5 + [0.001] * 5)
+    with pytest.raises(ValueError, match=r"Schedule: found no validation set"):
+        run(made, valid=False)
+
+
+def test_a_model_that_diverges_is_stopped_with_words():
+    with pytest.raises(FloatingPointError, match="training diverged"):
+        run(optim=lambda ps: torch.optim.SGD(ps, lr=1e30), make=lambda: network(norm=False))
+
+
+def test_a_loader_that_is_used_up_is_named():
+    x, y = problem()
+    with pytest.raises(ValueError, match="epoch 2 had no mini-batch"):
+        run(loader=lambda x, y: iter([(x, y)]), valid=False)
+
+
+def test_two_runs_of_one_learner_start_afresh():
+    learner = run([stop := EarlyStopping(1), best := KeepBest(), metrics := Metrics(accuracy=accuracy)])
+    x, y = problem()
+    again = learner.fit([(x, y)], 2, [(x, y)])
+    assert len(again.losses) == len(metrics.train["accuracy"]) == 2 and best.loss == min(again.valid_losses)
+    assert stop.best == best.loss
+
+
+# The device
+
+
+def test_batches_stay_or_move():
+    pair = torch.zeros(3), torch.ones(3, dtype=torch.int64)
+    assert all(a is b for a, b in zip(next(on_device([pair], None)), pair))
+    assert [t.device.type for t in next(on_device([pair], "meta"))] == ["meta", "meta"]
+    assert list(on_device([], "cpu")) == []
+
+
+def test_the_model_moves_in_place_ours_and_theirs():
+    for make in (lambda: Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), lambda: nn.Sequential(nn.Linear(2, 2))):
+        model = make()
+        before = [id(p) for p in model.parameters()]
+        assert Learner(model, None, None, device="cpu").model is model and [id(p) for p in model.parameters()] == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA on this machine")
+def test_training_on_a_graphics_card(tmp_path):
+    set_seed(0)
+    x, y = problem()
+    model = network()
+    callbacks = [Metrics(accuracy=accuracy), KeepBest(), ClipGradient(1.0), Checkpoint(tmp_path / "c", 2, resume=True)]
+    learner = Learner(model, cross_entropy_loss, torch.optim.Adam(model.parameters()), callbacks, device="cuda")
+    learner.fit(DataLoader(Dataset(x, y), 16), 2, [(x, y)])
+    assert next(model.parameters()).is_cuda
+    assert len(learner.fit(DataLoader(Dataset(x, y), 16), 3, [(x, y)]).losses) == 15
+
+
+# Moments, order, cancelling
+
+
+def listener(heard, name=""):
+    "Make a callback that writes down each moment."
+    moments = [moment for moment in vars(Callback) if moment.startswith(("before_", "after_"))]
+    says = {moment: lambda self, learner, word=name + moment: heard.append(word) for moment in moments}
+    return type("Listener", (Callback,), says)()
+
+
+def test_every_moment_comes_in_its_place():
+    heard = []
+    run([listener(heard)], n=40, batch_size=30, n_epochs=2)
+    batch = ["before_batch", "after_loss", "after_backward", "after_batch"]
+    epoch = ["before_epoch", *batch, *batch, "after_valid_batch", "after_valid_batch", "after_epoch"]
+    assert heard == ["before_fit", *epoch, *epoch, "after_fit"]
+
+
+def test_the_list_is_the_order():
+    heard = []
+    run([listener(heard, "A "), listener(heard, "B ")], n_epochs=1)
+    assert [word[2:] for word in heard[::2]] == [word[2:] for word in heard[1::2]]
+    assert {word[0] for word in heard[::2]} == {"A"} and {word[0] for word in heard[1::2]} == {"B"}
+
+
+@pytest.mark.parametrize("error, moment, then", [
+    (exp.nb_04.CancelBatch, "before_batch", "before_batch"), (exp.nb_04.CancelBatch, "after_loss", "before_batch"),
+    (exp.nb_04.CancelBatch, "after_backward", "before_batch"), (exp.nb_04.CancelFit, "before_fit", "after_fit"),
+    (exp.nb_04.CancelFit, "before_epoch", "after_fit"), (exp.nb_04.CancelFit, "after_loss", "after_fit"),
+    (exp.nb_04.CancelFit, "after_valid_batch", "after_fit"), (exp.nb_04.CancelFit, "after_epoch", "after_fit"),
+])  # fmt: skip
+def test_cancelling_leaves_at_once(error, moment, then):
+    heard, times = [], itertools.count()
+
+    def cancel(self, learner):
+        if next(times) == 0:
+            raise error
+
+    run([listener(heard), type("Cancels", (Callback,), {moment: cancel})(), listener(heard, "later ")], n_epochs=1)
+    at = heard.index(moment)
+    assert heard[at + 1] == then
+
+
+def test_a_misspelt_moment_is_refused_and_helpers_are_not():
+    with pytest.raises(TypeError, match="Wrong: found before_bach, expected one of before_fit, before_epoch"):
+        type("Wrong", (Callback,), {"before_bach": None})
+    type("Right", (Callback,), {"helper": None, "_before_all": None})
+
+
+# Observers
+
+
+def test_observers_observe(tmp_path, capsys):
+    observers = [Metrics(accuracy=accuracy), LearningRates(), KeepBest(), Progress(), Checkpoint(tmp_path / "c", 2)]
+    assert identical(run(observers), run())
+    assert capsys.readouterr().out.splitlines()[-1].startswith("3\t")  # a line per epoch, without a notebook
+
+
+@given(st.integers(2, 40), st.integers(2, 45))
+def test_metrics_are_means_over_samples(n, batch_size):
+    assume(n % batch_size != 1)
+    last = {}
+
+    class Keeps(Callback):
+        def before_epoch(self, learner):
+            last.clear()
+
+        def after_loss(self, learner):
+            last.setdefault("train", []).append((learner.logits, learner.yb))
+
+        def after_valid_batch(self, learner):
+            last.setdefault("valid", []).append((learner.logits, learner.yb))
+
+    def squares(logits, yb): return (logits**2).mean()  # fmt: skip
+
+    metrics = Metrics(accuracy=accuracy, squares=squares)
+    x, y = problem(n)
+    set_seed(0)
+    model = network()
+    learner = Learner(model, cross_entropy_loss, torch.optim.SGD(model.parameters()), [metrics, Keeps()])
+    learner.fit(DataLoader(Dataset(x, y), batch_size), 2, DataLoader(Dataset(x, y), batch_size))
+    for part, means in (("train", metrics.train), ("valid", metrics.valid)):
+        logits, yb = (torch.cat(tensors) for tensors in zip(*last[part]))
+        assert near(means["accuracy"][-1], accuracy(logits, yb)) and len(means["squares"]) == 2
+        assert near(means["squares"][-1], squares(logits, yb), rtol=1e-4)
+
+
+def test_the_best_weights_are_those_of_the_best_epoch():
+    seen = []
+
+    class Weights(Callback):
+        def after_epoch(self, learner): seen.append(copy.deepcopy(learner.model.state_dict()))  # fmt: skip
+
+    learner = run([best := KeepBest(), Weights()], optim=lambda ps: torch.optim.SGD(ps, lr=3.0), n_epochs=6)
+    losses = learner.history.valid_losses
+    assert best.epoch == 1 + losses.index(min(losses)) and best.loss == min(losses)
+    assert all(torch.equal(best.weights[name], value) for name, value in seen[best.epoch - 1].items())
+
+
+def test_a_progress_bar_says_where_the_run_is():
+    learner = run([Progress()])
+    bar = exp.nb_04._Bar(3, 5, "epoch 1 of 2: 3 of 5 <mini-batches>", epoch_table(learner.history))
+    assert 'value="3" max="5"' in bar._repr_html_() and "&lt;mini" in bar._repr_html_() and "epoch 1 of 2" in repr(bar)
+    assert len(epoch_table(learner.history).rows) == 4 and epoch_table(run(valid=False).history).rows[1][2] == "–"
+
+
+def test_learning_rates_of_ours_and_theirs():
+    p = nn.Parameter(torch.zeros(1))
+    assert learning_rate(SGD([p], lr=0.25)) == learning_rate(torch.optim.AdamW([p], lr=0.25)) == 0.25
+
+
+# Callbacks that act
+
+
+def stops_after(valid_losses, patience, min_delta):
+    "Say by brute force after how many epochs training should stop."
+    for n in range(1, len(valid_losses) + 1):
+        best, waited = float("inf"), 0
+        for loss in valid_losses[:n]:
+            best, waited = (loss, 0) if loss < best - min_delta else (best, waited + 1)
+        if waited == patience:
+            return n
+    return len(valid_losses)
+
+
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=12), st.integers(1, 4),
+       st.sampled_from([0.0, 0.05, 0.15]))  # fmt: skip
+def test_early_stopping(valid_losses, patience, min_delta):
+    callback, history = EarlyStopping(patience, min_delta), SimpleNamespace(valid_losses=[])
+    learner = SimpleNamespace(valid=True, history=history)
+    callback.before_fit(learner)
+    for loss in valid_losses:
+        history.valid_losses.append(loss)
+        try:
+            callback.after_epoch(learner)
+        except CancelFit:
+            break
+    assert len(history.valid_losses) == stops_after(valid_losses, patience, min_delta)
+
+
+@given(st.floats(1e-3, 1e3), st.sampled_from([torch.float32, torch.float64]), st.integers(0, 99))
+def test_clipping_is_pytorchs(max_norm, dtype, seed):
+    torch.manual_seed(seed)
+    models = [nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).to(dtype) for _ in range(2)]
+    for p, q in zip(*(model.parameters() for model in models)):
+        p.grad = 10 * torch.randn_like(p)
+        q.grad = p.grad.clone()
+    models[0][0].bias.grad = models[1][0].bias.grad = None  # a parameter that took no part
+    clip = ClipGradient(max_norm)
+    clip.before_fit(None)
+    clip.after_backward(SimpleNamespace(model=models[0]))
+    norm = nn.utils.clip_grad_norm_(models[1].parameters(), max_norm)
+    assert near(clip.norms, [norm], rtol=1e-5)
+    for p, q in zip(*(model.parameters() for model in models)):
+        assert p.grad is q.grad is None or near(p.grad, q.grad)
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 6))
+def test_accumulated_batches_are_the_large_batch(n, batch_size, steps):
+    x, y = problem(n, dtype=torch.float64)
+    weights = []
+    for size, callbacks in ((batch_size, [Accumulate(steps)]), (batch_size * steps, [])):
+        torch.manual_seed(0)
+        model = network(dropout=0.0, norm=False).double()
+        optim = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        Learner(model, cross_entropy_loss, optim, callbacks).fit(DataLoader(Dataset(x, y), size), n_epochs=2)
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert near(*weights, rtol=1e-9, atol=1e-12)
+
+
+def test_accumulation_refuses_what_it_cannot_do():
+    with pytest.raises(TypeError, match="found a data loader without len"):
+        run([Accumulate(2)], loader=lambda x, y: iter([(x, y)]), n_epochs=1)
+
+    class Iterable(data.IterableDataset):
+        def __iter__(self): return iter([])  # fmt: skip
+
+    with pytest.raises(TypeError, match="found a data loader without len"):
+        run([Accumulate(2)], loader=lambda x, y: data.DataLoader(Iterable()), n_epochs=1)
+
+    class Lies(DataLoader):
+        def __len__(self): return 99  # fmt: skip
+
+    with pytest.raises(RuntimeError, match="found 1 mini-batches without a step"):
+        run([Accumulate(2)], loader=lambda x, y: Lies(Dataset(x, y), 16))
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda: EarlyStopping(0), "patience: found 0, expected 1 or more"),
+    (lambda: ClipGradient(0.0), "max_norm: found 0.0, expected more than 0"),
+    (lambda: Accumulate(0), "steps: found 0, expected 1 or more"),
+    (lambda: Schedule(None, each="step"), "each: found 'step', expected 'batch' or 'epoch'"),
+    (lambda: Checkpoint("x", every=0), "every: found 0, expected 1 or more"),
+    (lambda: ShuffleSampler(0), "n: found 0, expected 1 or more"),
+    (lambda: SampleLoader([1], [0], batch_size=0), "batch_size: found 0, expected 1 or more"),
+    (lambda: run([EarlyStopping()], valid=False), r"EarlyStopping: found no validation set, expected fit\(…, valid"),
+    (lambda: run([KeepBest()], valid=False), "KeepBest: found no validation set"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+# Samplers, collate, workers
+
+
+@given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 99))
+def test_the_sample_loader_is_the_data_loader(n, batch_size, seed):
+    x, y = problem(n)
+    ours = DataLoader(Dataset(x, y), batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed))
+    sampler = ShuffleSampler(n, torch.Generator().manual_seed(seed))
+    by_hand = SampleLoader(Dataset(x, y), sampler, batch_size)
+    theirs = data.DataLoader(
+        data.TensorDataset(x, y),
+        batch_size,
+        sampler=data.RandomSampler(range(n), generator=torch.Generator().manual_seed(seed)),
+    )
+    assert len(ours) == len(by_hand) == len(theirs) and len(sampler) == n
+    for loaders in zip(ours, by_hand, theirs, strict=True):
+        for parts in zip(*loaders):
+            assert all(torch.equal(part, parts[0]) and part.dtype == parts[0].dtype for part in parts)
+
+
+def test_collate_takes_numbers_for_labels():
+    samples = [(torch.ones(2), 1), (torch.zeros(2), 0)]
+    assert all(torch.equal(a, b) for a, b in zip(collate(samples), data.default_collate(samples)))
+    with pytest.raises(ValueError, match=r"shapes \[\(2,\), \(3,\)\], expected one shape"):
+        collate([(torch.ones(2), 1), (torch.zeros(3), 0)])
+
+
+def test_workers_under_spawn_give_the_same_training():
+    x, y = problem()
+    slow = exp.nb_04.SlowDataset(x, y, seconds=0.0)
+
+    def loader(workers):
+        how = dict(num_workers=1, multiprocessing_context="spawn", persistent_workers=True) if workers else {}
+        own = torch.Generator().manual_seed(1)
+        parts = dict(sampler=ShuffleSampler(70, own), collate_fn=collate, generator=torch.Generator())
+        return lambda x, y: data.DataLoader(slow, 16, **parts, **how)
+
+    assert identical(run(loader=loader(True)), run(loader=loader(False)))
+
+
+# Checkpoints
+
+
+class InterruptAfter(Callback):
+    "Interrupt the training after so many mini-batches."
+
+    def __init__(self, batches): self.batches = batches  # fmt: skip
+
+    def after_batch(self, learner):
+        if len(learner.history.losses) == self.batches:
+            raise KeyboardInterrupt
+
+
+LOADERS = {
+    "ours": None,
+    "ours, global numbers": lambda x, y: DataLoader(Dataset(x, y), 16, shuffle=True),
+    "by hand": lambda x, y: SampleLoader(Dataset(x, y), ShuffleSampler(70, torch.Generator().manual_seed(1)), 16),
+    "torch, global numbers": stock_loader,
+    "torch, generator": lambda x, y: data.DataLoader(
+        data.TensorDataset(x, y), 16, shuffle=True, generator=torch.Generator().manual_seed(3)
+    ),
+    "torch, sampler": lambda x, y: data.DataLoader(
+        data.TensorDataset(x, y), 16, sampler=data.RandomSampler(range(70), generator=torch.Generator().manual_seed(3))
+    ),
+    "torch, batch sampler": lambda x, y: data.DataLoader(
+        data.TensorDataset(x, y),
+        batch_sampler=data.BatchSampler(ShuffleSampler(70, torch.Generator().manual_seed(3)), 16, drop_last=False),
+    ),
+    "torch, weighted": lambda x, y: data.DataLoader(
+        data.TensorDataset(x, y), 16, sampler=data.WeightedRandomSampler(torch.ones(70), 70)
+    ),
+    "noisy": lambda x, y: data.DataLoader(Noisy(x, y), 16, shuffle=True),
+}
+
+
+class Noisy(Dataset):
+    "Add noise to each sample: Python's, NumPy's and PyTorch's."
+
+    def __getitem__(self, i):
+        import random
+
+        import numpy
+
+        noise = random.random() + numpy.random.rand() + torch.rand(1)
+        return self.x[i] + 0.1 * noise.float(), self.y[i]
+
+
+def memories():
+    "Give every callback that has a memory."
+    return [Metrics(accuracy=accuracy), LearningRates(), KeepBest(), ClipGradient(0.5), EarlyStopping(2)]
+
+
+def states(learner):
+    "Give what the callbacks remember."
+    return [callback.state_dict() for callback in learner.callbacks if not isinstance(callback, InterruptAfter)]
+
+
+def alike(a, b):
+    "Compare nested states, bit for bit."
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(alike, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_resumed_runs_are_identical(kind, tmp_path):
+    def checkpointed(number, *more):
+        path = tmp_path / f"{number}"
+        return run([*memories(), *more, Checkpoint(path, every=2, resume=True)], loader=LOADERS[kind])
+
+    whole = checkpointed("whole")
+    for after in (1, 2, 4, 5, 6, 8, 14, 15):
+        with pytest.raises(KeyboardInterrupt):
+            checkpointed(after, InterruptAfter(after))
+        resumed = checkpointed(after)
+        assert identical(resumed, whole), after
+        assert alike(states(resumed), states(whole)), after
+    assert len(checkpointed("whole").history.losses) == 15  # nothing left to do
+
+
+def test_resume_with_accumulation_and_our_own_pieces(tmp_path):
+    def checkpointed(name, *more):
+        callbacks = [Accumulate(2), *more, Checkpoint(tmp_path / name, every=1, resume=True)]
+        make = lambda: Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 3))  # noqa: E731
+        return run(callbacks, optim=lambda ps: SGD(ps, lr=0.05), make=make)
+
+    whole = checkpointed("whole")
+    for after in (2, 4, 5, 7, 9, 10, 12):
+        with pytest.raises(KeyboardInterrupt):
+            checkpointed(f"{after}", InterruptAfter(after))
+        assert identical(checkpointed(f"{after}"), whole), after
+
+
+def test_a_longer_run_goes_on(tmp_path):
+    run([Checkpoint(tmp_path / "c")], n_epochs=2)
+    assert identical(run([Checkpoint(tmp_path / "c", resume=True)], n_epochs=4), run(n_epochs=4))
+
+
+def test_random_states_return():
+    import random
+
+    import numpy
+
+    own = torch.Generator()
+    before = random_state([own])
+    draws = [[random.random(), numpy.random.rand(), torch.rand(2).tolist(), torch.rand(2, generator=own).tolist()]
+             for _ in range(2) if set_random_state(before, [own]) is None]  # fmt: skip
+    assert draws[0] == draws[1]
+
+
+def test_no_crash_in_a_write_hurts_the_checkpoint(tmp_path):
+    path = tmp_path / "c"
+    for step in ("fsync", "replace", "open", "close"):
+        save_checkpoint(path, {"n": 1})
+        with mock.patch.object(os, step, side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            save_checkpoint(path, {"n": 2})
+        assert load_checkpoint(path)["n"] == (1 if step in ("fsync", "replace") else 2)
+
+
+def test_what_was_written_is_on_the_disk_before_it_has_the_name(tmp_path):
+    order, fsync, replace = [], os.fsync, os.replace
+    with mock.patch.object(os, "fsync", lambda number: (order.append(os.fstat(number).st_size), fsync(number))):
+        with mock.patch.object(os, "replace", lambda a, b: (order.append("replace"), replace(a, b))):
+            write_atomically(tmp_path / "f", b"12345")
+    assert order[:2] == [5, "replace"] and len(order) == (3 if os.name == "posix" else 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_files_that_are_no_checkpoints_are_named(tmp_path):
+    path = tmp_path / "c"
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(path)
+    save_checkpoint(path, {"n": torch.arange(9)})
+    whole = path.read_bytes()
+    for cut in [*range(0, 80), *range(80, len(whole), 7)]:
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=f"{path.name}: found .*, expected "):
+            load_checkpoint(path)
+    for flipped in range(0, len(whole), 11):
+        path.write_bytes(whole[:flipped] + bytes([whole[flipped] ^ 4]) + whole[flipped + 1 :])
+        with pytest.raises(ValueError, match=f"{path.name}: found .*, expected "):
+            load_checkpoint(path)
+    torch.save({"n": 1}, path)
+    with pytest.raises(ValueError, match=r"a file that starts with b'PK.*expected b'exp.nb_04 checkpoint"):
+        load_checkpoint(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("this was run",)
+
+
+def test_nothing_is_run(tmp_path, capsys):
+    with pytest.raises(TypeError, match="found contents that are no data"):
+        save_checkpoint(tmp_path / "c", {"n": Evil()})
+    assert not (tmp_path / "c").exists()
+    save_checkpoint(tmp_path / "c", {"n": Evil()}, check=False)
+    with pytest.raises(ValueError, match="c: found contents that are no data, expected tensors"):
+        load_checkpoint(tmp_path / "c")
+    assert "this was run" not in capsys.readouterr().out
+    assert "weights_only=False" not in Path(exp.nb_04.__file__).read_text()
+
+
+def test_a_checkpoint_made_for_something_else_is_refused_untouched(tmp_path):
+    path = tmp_path / "c"
+    run([KeepBest(), Checkpoint(path)])
+    others = {
+        r"c: model, 0.weight: found \[8, 6\], expected \[9, 6\]": dict(make=lambda: network(width=9)),
+        "c: optimiser: found SGD, expected Adam": dict(optim=torch.optim.Adam),
+        r"c: parameter groups: found \[6\], expected \[1\]": dict(optim=lambda ps: torch.optim.SGD([next(ps)])),
+        r"c: callbacks: found \['KeepBest'\], expected \[\]": dict(callbacks=[]),
+        "c: mini-batches: found 5, expected 7": dict(batch_size=10),
+    }
+    for words, other in others.items():
+        callbacks = [*other.pop("callbacks", [KeepBest()]), Checkpoint(path, resume=True)]
+        with pytest.raises(ValueError, match=words):
+            run(callbacks, **other)
+    save_checkpoint(path, [1, 2])
+    with pytest.raises(ValueError, match="c: found a list, expected a checkpoint of a Learner"):
+        run([Checkpoint(path, resume=True)])
+
+
+def test_a_loader_that_has_become_shorter_is_noticed(tmp_path):
+    long = lambda x, y: (pair for pair in DataLoader(Dataset(x, y), 8))  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        run([InterruptAfter(8), Checkpoint(tmp_path / "c", 4, resume=True)], loader=long, n_epochs=1)
+    short = lambda x, y: (pair for pair in DataLoader(Dataset(x, y), 40))  # noqa: E731
+    with pytest.raises(ValueError, match="c: found 4 mini-batches in it, expected at most 2, as given now"):
+        run([Checkpoint(tmp_path / "c", 4, resume=True)], loader=short, n_epochs=1)
+
+
+def test_no_checkpoint_is_overwritten_or_followed(tmp_path):
+    run([Checkpoint(tmp_path / "c")])
+    with pytest.raises(FileExistsError, match="c: found a checkpoint, expected none. resume=True goes on from it"):
+        run([Checkpoint(tmp_path / "c")])
+    with pytest.raises(ValueError, match="found another callback after it, expected it at the end"):
+        run([Checkpoint(tmp_path / "d"), KeepBest()])
+
+
+def test_our_model_gives_and_takes_its_state():
+    model = Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), Sequential(nn.Linear(3, 1)))
+    theirs = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Sequential(nn.Linear(3, 1)))
+    theirs.load_state_dict(model.state_dict())
+    model.load_state_dict(theirs.state_dict())
+    with pytest.raises(ValueError, match=r"found \['0.weight'\], expected \['0.bias'"):
+        model.load_state_dict({"0.weight": torch.zeros(3, 2)})
+    optim = SGD(model.parameters(), lr=0.5)
+    optim.load_state_dict(SGD(model.parameters(), lr=0.25).state_dict())
+    assert optim.lr == 0.25
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this machine cannot fork")
+def test_a_run_that_is_killed_twenty_times_is_never_another(tmp_path):
+    script = Path(__file__).parents[1] / "programs" / "killed_run.py"
+    command = [sys.executable, "-W", "error", str(script), str(tmp_path), "20"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    kills = told["kills"]
+    same_in = [all(kill[part] for part in ("losses", "weights", "order", "optimiser", "callbacks")) for kill in kills]
+    assert len(kills) == 20 and all(same_in), kills
+    assert sum(kill["killed"] for kill in kills) >= 12, kills  # a fast machine may end a run before its kill
+    assert len({kill["batches"] for kill in kills}) >= 8, kills  # spread over the run
+    assert sum(kill["in the epoch"] > 0 for kill in kills) >= 3 and any(kill["in a write"] for kill in kills), kills
+
+
+def test_importing_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        subprocess.run([sys.executable, "-W", "error", "-c", "import exp.nb_04"], check=True)
+
+
+def test_the_loss_may_be_pytorchs():
+    x, y = problem()
+    model = network()
+    history = Learner(model, F.cross_entropy, torch.optim.Adam(model.parameters())).fit([(x, y)], 30)
+    assert history.losses[-1] < history.losses[0]

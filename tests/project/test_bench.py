@@ -1,0 +1,222 @@
+"""The bench: it runs, its figures follow from its records, it notices what disturbs it, its requirements are pinned."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bench import data, driver, machine, peers, report, results, variants
+from bench.clock import Clock
+from tools.chapters import ROOT, chapter
+
+BENCH = ROOT / "bench"
+
+
+def record(name, seconds, threads=1, foreign=0.0, loss=0.16, accuracy=0.954, **more):
+    "Make up what a run prints."
+    base = {"name": name, "threads": threads, "batch_size": 64, "epochs": 1, "seconds": seconds, "cpu": seconds}
+    return base | {"foreign": foreign, "loss": loss, "accuracy": accuracy, "versions": {}} | more
+
+
+def made_up(foreign=0.0):
+    "Make up the results of a whole run, as `gather` gives them."
+    rounds = {}
+    for threads in (1, 2):
+        for i, name in enumerate(variants.VARIANTS):
+            learned = {"loss": None, "accuracy": None} if name == "limit" else {}
+            runs = [record(name, (1 + i) * s, threads, foreign, **learned) for s in (0.5, 0.6, 0.4)]
+            rounds[name, threads, 64, 1] = runs
+    times = {"median": 1.0, "low": 0.9, "high": 1.1}
+    return {
+        "machine": {"processor": "P", "cores": 2, "pinned": True, "vectors": "V", "blas": "B", "system": "S",
+                    "python": "3", "date": "2026-01-01"},
+        "versions": {"torch": "2.13.0"},
+        "protocol": {"rounds": 3, "scaling_rounds": 3, "threads": [1, 2], "foreign": 0, "repeated": 1, "runs": 66},
+        "timings": [results.row(runs, rounds) for runs in rounds.values()],
+        "scaling": [results.row(rounds[name, 1, 64, 1], rounds) for name in ("fit", "idiom")],
+        "targets": results.check_targets(rounds),
+        "others": {"import": dict.fromkeys(("torch", "torch_and_exp", "exp"), times), "docs": 9.0,
+                   "get_mnist_data": {"seconds": times, "peak_bytes": times, "tensor_bytes": 1},
+                   "notebooks": {"02": 30.0}},
+    }
+
+
+# The statistics
+
+
+def test_ratios_are_taken_within_rounds():
+    rounds = {("fit", 1, 64, 1): [record("fit", s) for s in (0.5, 1.0, 0.6)],
+              ("idiom", 1, 64, 1): [record("idiom", s) for s in (1.0, 2.0, 1.0)]}
+    row = results.row(rounds["fit", 1, 64, 1], rounds)
+    assert row["seconds"] == {"median": 0.6, "low": 0.5, "high": 1.0}
+    assert row["to_idiom"] == {"median": 0.5, "low": 0.5, "high": 0.6}  # the machine was slow in round 2: no matter
+    assert row["to_limit"] is None
+
+
+def test_targets_are_checked_by_their_bounds():
+    rounds = {("fit", 1, 64, 1): [record("fit", 0.7)], ("idiom", 1, 64, 1): [record("idiom", 1.0)]}
+    for at_most, met in ((0.71, True), (0.69, False)):
+        [found] = results.check_targets(rounds, [results.Target("fit", "idiom", 1, at_most)])
+        assert found["met"] is met and found["ratio"] == pytest.approx(0.7) and not found["disturbed"]
+    assert results.check_targets(rounds, [results.Target("fit", "idiom", 2, 1.0)]) == []  # was not timed
+
+
+@pytest.mark.parametrize("loss, accuracy, agree", [(0.1615, 0.95, True), (0.162, 0.954, False), (0.16, 0.948, False),
+                                                   (float("nan"), 0.954, False)])
+def test_variants_must_learn_what_the_idiom_learns(loss, accuracy, agree):
+    found = results.disagreements([record("idiom", 1.0), record("fit", 1.0, loss=loss, accuracy=accuracy)])
+    assert (found == []) is agree and all("fit: loss" in line for line in found)
+
+
+def test_what_is_shuffled_or_learns_nothing_need_not_agree():
+    others = [record("fit-shuffled", 1.0, loss=0.2), record("limit", 1.0, loss=None, accuracy=None)]
+    assert results.disagreements([record("idiom", 1.0), *others]) == []
+
+
+def test_every_target_names_variants():
+    names = {name for target in results.TARGETS for name in (target.name, target.against)}
+    assert names <= set(variants.VARIANTS)
+    assert results.Target("fit", "idiom", 1, 0.75) in results.TARGETS
+    assert results.Target("fit", "idiom", 2, 0.65) in results.TARGETS
+
+
+def test_rounds_are_interleaved():
+    order = []
+    found = driver.measure("abc", 3, lambda name: order.append(name) or len(order), lambda _: None)
+    assert [sorted(order[i : i + 3]) for i in (0, 3, 6)] == [["a", "b", "c"]] * 3
+    assert len({tuple(order[i : i + 3]) for i in (0, 3, 6)}) > 1  # not always in the same order
+    assert all(len(runs) == 3 for runs in found.values())
+
+
+# Disturbance
+
+
+def test_busy_seconds_leave_waiting_out():
+    text = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 100 20 30 4000 500 6 7 8 0 0\ncpu1 1 1 1 1 1 1 1 1 0 0\nintr 5"
+    ticks = machine.os.sysconf("SC_CLK_TCK")
+    assert machine.busy_seconds([0], text) == pytest.approx(171 / ticks)
+    assert machine.busy_seconds([0, 1], text) == pytest.approx(177 / ticks)
+    assert machine.busy_seconds([7], text) is None and machine.busy_seconds(None, text) is None
+
+
+def test_without_proc_it_cannot_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "STAT", tmp_path / "none")
+    with (clock := Clock([0])):
+        pass
+    assert clock.foreign is None and results.disturbed(record("fit", 1.0, foreign=None)) is None
+    found = made_up()
+    found["protocol"]["foreign"] = None
+    assert "cannot be told" in report.markdown(found)
+
+
+@pytest.mark.skipif(not machine.STAT.exists() or not machine.own_cpus(), reason="this system has no /proc/stat")
+def test_a_busy_process_is_noticed():
+    cpu = machine.own_cpus()[0]
+    burn = f"import os; os.sched_setaffinity(0, [{cpu}])\nprint('on', flush=True)\nwhile True: pass"
+    burner = subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE)
+    try:
+        burner.stdout.readline()
+        with (clock := Clock([cpu])):
+            time.sleep(1)
+    finally:
+        burner.kill()
+        burner.communicate()
+    assert clock.foreign > 0.3 and results.disturbed(record("fit", clock.wall, foreign=clock.foreign))
+
+
+def test_our_own_work_disturbs_nobody():
+    assert not results.disturbed(record("fit", 1.0, foreign=0.02)) and not results.disturbed(record("fit", 0.1))
+    assert results.disturbed(record("fit", 1.0, foreign=0.06))
+    assert not results.disturbed(record("fit", 9.0, foreign=0.06))
+
+
+def test_disturbed_runs_are_repeated_while_patience_is_left(monkeypatch):
+    said, calls = [], iter([0.5, 0.4, 0.0, 0.7])
+    patience = driver.Patience(100, said.append)
+    monkeypatch.setattr(patience, "wait", lambda: None)
+    assert patience.run(lambda: record("fit", 1.0, foreign=next(calls)))["foreign"] == 0.0
+    assert patience.repeated == 2 and "0.50 s" in said[0]
+    patience.left = 0
+    assert patience.run(lambda: record("fit", 1.0, foreign=next(calls)))["foreign"] == 0.7  # kept, and marked
+
+
+def test_what_stays_disturbed_is_marked():
+    found = made_up(foreign=0.9)
+    assert all(target["disturbed"] for target in found["targets"]) and found["timings"][0]["disturbed"] == 3
+    found["protocol"]["foreign"] = 66
+    found["targets"][0]["met"] = True
+    text = report.markdown(found)
+    assert "66 of 66 runs in the figures are disturbed" in text and "met *" in text
+
+
+# The reports
+
+
+def test_reports_are_complete_and_follow_from_each_other(tmp_path):
+    found = made_up()
+    report.write(found, tmp_path, tmp_path / "chart.png")
+    stored = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "results.md").read_text(encoding="utf-8") == report.markdown(stored)
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    for variant in variants.VARIANTS.values():
+        assert report.markdown(stored).count(f"| {variant.title} |") >= 2 and variant.title in stored["chart"]["alt"]
+    assert "**missed**" in report.markdown(stored | {"targets": [stored["targets"][0] | {"met": False}]})
+
+
+def test_chapter_02_shows_the_stored_ratios():
+    "Its cell with the tag `bench` holds the ratios to the idiom at one thread."
+    [cell] = [cell for cell in chapter("02").code_cells if "bench" in cell.metadata.get("tags", [])]
+    shown = ast.literal_eval(cell.source.removeprefix("times = "))
+    stored = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))["timings"]
+    ratios = {row["title"]: round(row["to_idiom"]["median"], 2) for row in stored if row["threads"] == 1}
+    assert shown == {title: ratios[title] for title in shown}, "after `make bench`, write the new ratios into the cell"
+
+
+def test_stored_results_agree_with_each_other():
+    stored = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))
+    assert (BENCH / "results.md").read_text(encoding="utf-8") == report.markdown(stored)
+    assert report.CHART.exists() and stored["chart"]["file"] == report.CHART.name and len(stored["chart"]["alt"]) > 20
+    assert all(target["met"] for target in stored["targets"]) and stored["protocol"]["rounds"] >= 5
+    for row in stored["timings"]:
+        assert row["title"] == variants.VARIANTS[row["name"]].title
+        assert row["seconds"] == results.summary(row["runs"])
+
+
+# The variants
+
+
+def test_the_first_loop_is_the_notebooks_own():
+    import exp.nb_02 as nb_02
+
+    Net, loop = data.from_notebook("02", "Net", "loop_by_name")
+    assert loop.__code__.co_filename == "02_minibatch_training.ipynb"
+    x = nb_02.torch.randn(100, 784)
+    assert len(loop(Net(), x, nb_02.torch.zeros(100, dtype=nb_02.torch.int64)).losses) == 2
+    with pytest.raises(ValueError, match="expected each of"):
+        data.from_notebook("02", "no_such_loop")
+
+
+def test_requirements_are_pinned_and_leave_torchvision_out():
+    text = peers.REQUIREMENTS.read_text(encoding="utf-8")
+    rules = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", rule) for rule in rules)
+    pins = peers.pins()
+    assert pins["torch"] == "2.13.0" and "torchvision" not in pins
+    assert {"fastai", "lightning"} <= set(pins) and pins["keras"].startswith("3.")
+    libraries = {variant.library for variant in variants.VARIANTS.values()} - {None}
+    assert libraries <= set(pins)
+
+
+def test_the_smoke_test_runs_and_writes_nothing(files, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in files}
+    command = [sys.executable, "-m", "bench.driver", "--quick"]
+    how = {"env": driver.environment(1), "capture_output": True, "text": True, "encoding": "utf-8"}
+    done = subprocess.run(command, cwd=tmp_path, **how)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for variant in variants.VARIANTS.values():
+        assert (f"| {variant.title} |" in done.stdout) is (variant.group in ("ours", "idiom"))
+    assert {path: path.stat().st_mtime_ns for path in files} == before and not list(tmp_path.iterdir())

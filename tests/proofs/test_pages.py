@@ -1,0 +1,357 @@
+"""The site: built without a warning, whole without a network, legible and usable for everybody."""
+
+import functools
+import http.server
+import importlib
+import json
+import re
+import threading
+from urllib.parse import unquote, urldefrag
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+from sphinx.errors import ExtensionError
+
+from docs._ext.chapters import rewrite
+from docs._ext.loops import versions
+from docs._ext.reference import parameters
+from tests.conftest import CHAPTERS
+from tools import bugs
+from tools.chapters import ROOT
+
+PAGES = [
+    "index", "bench", "bugs", "loops", "playground", "under_the_hood", "search", "genindex",
+    *(f"{folder}/{name}" for c in CHAPTERS for folder, name in [("chapters", c.stem), ("reference", c.module)]),
+    *(f"loops/{c.stem}" for c in CHAPTERS if versions(c)),
+]  # fmt: skip
+SCREENS = [(1300, "light"), (1300, "dark"), (390, "light"), (390, "dark")]
+# What axe looks at, as it takes most of these tests' time: colours depend on the theme, structure on the width.
+COLOURS, STRUCTURE = {"runOnly": ["color-contrast"]}, {"rules": {"color-contrast": {"enabled": False}}}
+AXE = {(1300, "light"): {}, (1300, "dark"): COLOURS, (390, "light"): STRUCTURE}
+# Most elements of a page are code tokens, thousands of a few kinds. Keep one of each kind, and let the others be plain
+# text: what axe finds in one, it would find in all.
+THIN_TOKENS = """() => {
+    const seen = new Set();
+    let dropped = 0;
+    for (const token of document.querySelectorAll(".highlight pre *")) {
+        const kind = [token.tagName, token.className, token.parentElement.className,
+                      token.closest(".highlight").parentElement.className, token.tabIndex].join("|");
+        if (seen.has(kind)) { token.replaceWith(...token.childNodes); dropped += 1; }
+        seen.add(kind);
+    }
+    return [seen.size, dropped];
+}"""
+each_page = pytest.mark.parametrize("name", PAGES)
+
+
+@pytest.fixture(scope="module")
+def soups(site):
+    "Parse every page."
+    pages = [p for p in site.rglob("*.html") if "_static" not in p.parts]
+    return {p.relative_to(site).as_posix(): BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser") for p in pages}
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    "Serve the site; return its address."
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def open_page(browser, url, width=1300, theme="light", **options):
+    "Open a page in a window of its own; return it and the list of its problems."
+    screen = {"viewport": {"width": width, "height": 1000}, "color_scheme": theme, "reduced_motion": "reduce"}
+    context = browser.new_context(**screen, **options)
+    page, problems = context.new_page(), []
+    home = url[: url.index("/", 8) + 1]
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+    page.on("response", lambda answer: problems.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else 0)
+    page.on("request", lambda r: problems.append(f"asked {r.url}") if not r.url.startswith((home, "data:")) else None)
+    page.goto(url)
+    page.wait_for_load_state("load")
+    return page, problems
+
+
+# What is built
+
+
+def test_every_page_is_known_to_these_tests(soups):
+    assert {f"{name}.html" for name in PAGES} == set(soups)
+
+
+def test_no_page_or_style_names_something_on_another_host(site, soups):
+    for name, soup in soups.items():
+        loaded = [tag.get("src") for tag in soup.find_all(src=True)]
+        loaded += [tag.get("href") for tag in soup.find_all("link") if tag.get("rel") != ["canonical"]]
+        assert [url for url in loaded if re.match(r"(https?:)?//", url)] == [], name
+    for style in site.rglob("*.css"):
+        urls = re.findall(r"url\(([^)]*)\)|@import\s+([^;]+)", style.read_text(encoding="utf-8"))
+        assert [u for u in urls if re.search(r"(https?:)?//", "".join(u)) and "data:" not in "".join(u)] == [], style
+
+
+def test_internal_links_and_anchors_lead_somewhere(site, soups):
+    for name, soup in soups.items():
+        for tag in soup.find_all("a", href=True):
+            target, anchor = urldefrag(tag["href"])
+            if re.match(r"[a-z]+:", target) or tag["href"] == "#":
+                continue
+            path = (site / name).parent / unquote(target) if target else site / name
+            assert path.resolve().exists(), f"{name}: {tag['href']}"
+            if anchor and path.suffix == ".html":
+                page = soups[path.resolve().relative_to(site.resolve()).as_posix()]
+                assert page.find(id=unquote(anchor)), f"{name}: {tag['href']}"
+
+
+def test_every_image_says_what_it_shows(soups):
+    for name, soup in soups.items():
+        for image in soup.select("main img"):
+            assert len(image.get("alt", "")) > 20, f"{name}: {image}"
+
+
+def test_a_chapter_shows_its_code_and_offers_the_runnable_notebook(chapter, site, soups):
+    soup, name = soups[f"chapters/{chapter.stem}.html"], chapter.path.name
+    assert (site / "_sources" / "chapters" / name).read_bytes() == chapter.path.read_bytes()
+    assert soup.find("a", href=re.compile(rf"_sources/chapters/{name}"))
+    shown = "\n".join(block.get_text() for block in soup.select(".cell_input"))
+    assert "#|" not in shown
+    exported = [c for c in chapter.code_cells if "#| export" in c.source]
+    for cell in exported:
+        lines = [line for line in cell.source.splitlines() if not line.startswith("#|")]
+        assert "#| hide" in cell.source or "\n".join(lines).strip() in shown
+    marks = [mark.get_text() for mark in soup.select(".export-mark")]
+    assert set(marks) == {f"exp.{chapter.module}"}
+    assert len(marks) == sum("#| hide" not in cell.source for cell in exported)
+
+
+def test_every_directive_is_honoured():
+    sources = ["#| default_exp nb_09", "#| export\nx = 1", "#| exports\ny = 1", "#| hide\nz", "#| echo: false\na",
+               "#| output: false\nb", "#| code-fold: true\nc", "#| export\n#| hide\n_all_ = []"]  # fmt: skip
+    cells = [{"cell_type": "code", "source": source, "outputs": [], "metadata": {}} for source in sources]
+    cells.append({"cell_type": "markdown", "source": "::: {.callout-tip}\nwords\n:::", "metadata": {}})
+    shown = [(c["source"], c["metadata"].get("tags")) for c in rewrite({"cells": cells})["cells"]]
+    assert shown == [
+        ("x = 1", ["exported", "exp-nb_09"]), ("y = 1", ["exported", "exp-nb_09"]), ("a", ["remove-input"]),
+        ("b", ["remove-output"]), ("c", ["hide-input"]), (":::{tip}\nwords\n:::", None),
+    ]  # fmt: skip
+
+
+def test_names_in_backticks_lead_to_the_reference(soups):
+    links = {tag["href"] for tag in soups["chapters/02_minibatch_training.html"].select("main a[href]")}
+    assert {"../reference/nb_02.html#exp.nb_02.fit", "../reference/nb_00.html#exp.nb_00.same"} <= links
+
+
+def test_the_reference_has_every_public_name_with_its_parameters(chapter, soups):
+    module = importlib.import_module(f"exp.{chapter.module}")
+    page = soups[f"reference/{chapter.module}.html"]
+    assert f"../chapters/{chapter.stem}.html" in str(page)
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if getattr(thing, "__module__", "") == module.__name__:
+            assert page.find(id=f"{module.__name__}.{name}"), name
+            told = page.find(id=f"{module.__name__}.{name}").parent.get_text()
+            documented = [p for p, comment in parameters(thing) if comment and p != "return"]
+            assert all(parameter in told for parameter in documented), name
+
+
+def test_classes_say_what_their_arguments_are(soups):
+    told = soups["reference/nb_02.html"].find(id="exp.nb_02.DataLoader").parent.get_text()
+    assert "generator" in told and told.count("–") + told.count(" – ") >= 4, told
+
+
+def test_weights(site, soups):
+    def weight(name):
+        own = {tag["src"] for tag in soups[name].select("main img")}
+        images = [(site / name).parent / source for source in own]
+        return sum(path.stat().st_size for path in [site / name, *images])
+
+    assert weight("index.html") <= 300_000
+    for chapter in CHAPTERS:
+        assert weight(f"chapters/{chapter.stem}.html") <= 1_000_000
+
+
+def test_the_playground_has_every_run(site, soups):
+    figures = soups["playground.html"].select(".playground figure")
+    assert len({(f["data-rate"], f["data-batch"]) for f in figures}) == len(figures) == 32
+    assert all((site / figure.img["src"]).read_bytes().startswith(b"\x89PNG") for figure in figures)
+    assert any("diverged" in figure.get_text() for figure in figures)
+
+
+def test_the_table_of_planted_bugs_is_whole(soups):
+    rows = soups["bugs.html"].select(".planted tbody tr")
+    count = sum(len(bugs.table(chapter)) for chapter in CHAPTERS)
+    assert len(rows) == count and f"{count} bugs planted, {count} caught." in soups["bugs.html"].get_text()
+    assert all(row.find("details") and row.find("a", href=re.compile(r"chapters/.*#")) for row in rows)
+
+
+def test_every_chapter_with_a_ledger_has_its_loops(soups):
+    with_loops = [chapter for chapter in CHAPTERS if versions(chapter)]
+    assert {"02", "03", "04"} <= {chapter.number for chapter in with_loops}
+    for chapter in with_loops:
+        page, rows = soups[f"loops/{chapter.stem}.html"], versions(chapter)
+        shown = page.select(".loop-version")
+        assert len(shown) == len(rows) and all(section.find("pre") for section in shown)
+        for section, row in zip(shown, rows):
+            text = section.get_text()
+            assert row["step"] in text and row["source"].splitlines()[0] in text
+            assert row["verdict"] in text and (row["verdict"].startswith(("identical", "close")) or row is rows[0])
+        assert any(section.select("ins, del") for section in shown)
+        assert soups["loops.html"].find("a", href=f"loops/{chapter.stem}.html")
+
+
+def test_the_bench_page_has_its_chart_its_machine_and_all_tables(soups):
+    stored = json.loads((ROOT / "bench" / "results.json").read_text(encoding="utf-8"))
+    page = soups["bench.html"]
+    assert page.find("img", alt=stored["chart"]["alt"]) and stored["machine"]["processor"] in page.get_text()
+    shown = page.get_text(" ", strip=True)
+    assert all(shown.count(row["title"]) >= 2 for row in stored["timings"]) and "Targets" in shown
+
+
+def test_a_figure_without_a_description_ends_the_build():
+    figure = {"output_type": "display_data", "data": {"image/png": "", "text/plain": "loops.png"}, "metadata": {}}
+    cell = {"cell_type": "code", "source": "history.plot()", "outputs": [figure], "metadata": {}}
+    with pytest.raises(ExtensionError, match="chapters/09: found a figure with the description ''"):
+        rewrite({"cells": [cell]}, "chapters/09")
+
+
+# In the browser
+
+
+def shown_by(site, name):
+    "List the files that decide how a page looks: its HTML, its images, all styles and scripts."
+    page = site / f"{name}.html"
+    images = re.findall(r'<img[^>]* src="([^":]+)"', page.read_text(encoding="utf-8"))
+    return [page, *((page.parent / unquote(image)).resolve() for image in images), site / "_static"]
+
+
+@pytest.mark.browser
+@each_page
+def test_a_page_is_sound_on_every_screen(name, site, request, proved):
+    if proved(*shown_by(site, name)):
+        return
+    browser, address = map(request.getfixturevalue, ("browser", "address"))
+    for width, theme in SCREENS:
+        page, problems = open_page(browser, f"{address}{name}.html", width, theme)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{width} px: {wide} px too wide"
+        assert page.evaluate("document.querySelectorAll('.katex-error').length") == 0
+        assert page.evaluate("document.querySelectorAll('.math:not(:has(.katex))').length") == 0
+        assert problems == []
+        if (width, theme) in AXE:
+            found = look(page, AXE[width, theme])
+            assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == [], f"{width} px, {theme}"
+        page.context.close()
+
+
+def look(page, options):
+    "Have axe look at a page, at one code token of each kind; list what it finds."
+    page.evaluate(THIN_TOKENS)
+    return Axe().run(page, options={"preload": False} | options).response["violations"]
+
+
+@pytest.mark.browser
+def test_a_bad_colour_in_one_kind_of_token_is_found(browser, address, site, proved):
+    "One kind of token among thousands gets a colour that cannot be read: the thinned page shows it, in each theme."
+    name = "chapters/02_minibatch_training"
+    if proved(*shown_by(site, name)):
+        return
+    for theme in ("light", "dark"):
+        page, _ = open_page(browser, f"{address}{name}.html", 1300, theme)
+        kinds = page.evaluate("() => [...new Set([...document.querySelectorAll('.highlight pre span[class]')]"
+                              ".map(token => token.className))]")
+        bad = kinds[len(kinds) // 2]
+        faint = "{ color: rgba(128, 128, 128, 0.15) !important }"
+        page.add_style_tag(content=f'.highlight pre span[class="{bad}"] {faint}')
+        found = look(page, COLOURS)
+        assert [v["id"] for v in found] == ["color-contrast"] and f'class="{bad}"' in found[0]["nodes"][0]["html"]
+        before = page.evaluate("document.querySelectorAll('.highlight pre *').length")
+        assert before < 1_000, "the tokens were not thinned"
+        page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("word, page_found", [("handwritten", "01 · Data"), ("cross_entropy_loss", "exp.nb_02")])
+def test_search_finds_prose_and_functions(word, page_found, browser, address):
+    page, _ = open_page(browser, f"{address}search.html?q={word}")
+    page.locator("#search-results li a").first.wait_for(timeout=20_000)
+    assert page_found in page.locator("#search-results").inner_text()
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_the_loops_are_stepped_through_with_the_keyboard(browser, address):
+    page, _ = open_page(browser, f"{address}loops/02_minibatch_training.html")
+    seen = page.locator(".loop-version:visible h2")
+    assert seen.all_inner_texts()[0].startswith("1. by name") and seen.count() == 1
+    page.keyboard.press("ArrowRight")
+    assert "(a) parameters()" in seen.inner_text()
+    assert "identical: 782" in page.locator(".loop-version:visible").inner_text()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("button", name="next").click()
+    assert page.get_by_role("status").inner_text() == "version 2 of 10"
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_the_sliders_choose_a_picture_by_keyboard_and_mouse(browser, address):
+    page, _ = open_page(browser, f"{address}playground.html")
+    shown = page.locator(".playground figure:visible")
+    assert shown.count() == 1 and "learning rate 0.1, batch size 64" in shown.inner_text()
+    page.get_by_label("learning rate").focus()
+    page.keyboard.press("ArrowRight")
+    assert "learning rate 0.3, batch size 64" in shown.inner_text()
+    slider = page.get_by_label("batch size").bounding_box()
+    page.mouse.click(slider["x"] + slider["width"] - 3, slider["y"] + slider["height"] / 2)
+    assert "learning rate 0.3, batch size 1024" in shown.inner_text()
+    page.locator(".playground figure:visible img").evaluate("image => image.decode()")  # raises if it is no picture
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_hints_unfold_one_by_one(chapter, site, request, proved):
+    if proved(*shown_by(site, f"chapters/{chapter.stem}")):
+        return
+    browser, address = map(request.getfixturevalue, ("browser", "address"))
+    page, _ = open_page(browser, f"{address}chapters/{chapter.stem}.html")
+    folds = page.locator("main details:has(> summary)")
+    opened = "all => all.map(details => details.open)"
+    assert folds.count() >= 4 * len(chapter.exercises)
+    for number in range(folds.count()):
+        before = folds.evaluate_all(opened)
+        folds.nth(number).locator("summary").first.click()
+        after = folds.evaluate_all(opened)
+        assert not before[number] and [i for i, (a, b) in enumerate(zip(before, after)) if a != b] == [number]
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_without_javascript_everything_is_there(browser, address):
+    page, _ = open_page(browser, f"{address}playground.html", java_script_enabled=False)
+    assert page.locator(".playground figure:visible").count() == 32
+    page.goto(f"{address}loops/02_minibatch_training.html")
+    assert page.locator(".loop-version:visible").count() == 10
+    page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["index", "playground", "loops/02_minibatch_training", "chapters/01_data"])
+def test_keyboard_focus_is_visible(name, browser, address):
+    page, _ = open_page(browser, f"{address}{name}.html")
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        mark = page.evaluate(
+            "(() => { const s = getComputedStyle(document.activeElement); "
+            "return [document.activeElement.tagName, s.outlineStyle, s.outlineWidth, s.boxShadow]; })()"
+        )
+        assert mark[0] == "BODY" or (mark[1] != "none" and mark[2] != "0px") or mark[3] != "none", mark
+    page.context.close()
