@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 # %% ../nbs/01_data.ipynb #b98d7479
-_FOLDER = Path(str(files("exp"))) / "data" / "mnist"
+_DATA = Path(str(files("exp"))) / "data"
 
 # %% ../nbs/01_data.ipynb #9a46f037
 import gzip
@@ -25,36 +25,43 @@ import struct
 import zlib
 
 # %% ../nbs/01_data.ipynb #c4d442c9
-def _complaint(path, found, expected, cure="Get the file again: this one is damaged or of another kind."):
-    "Word a complaint about a data file."
+_AGAIN = "Get the file again: this one is damaged or of another kind."
+
+def _complaint(path, found, expected, cure=_AGAIN):
+    "Return a complaint about a data file."
     return f"{path}: found {found}, expected {expected}. {cure}"
 
 # %% ../nbs/01_data.ipynb #5306265f
 def _read_shape(file, path, max_bytes):
-    "Read an IDX header; give the shape that it promises, or raise `ValueError`."
+    "Return the shape that an IDX header promises, or raise `ValueError`."
     magic = file.read(4)
     if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 8:
-        raise ValueError(_complaint(path, f"the magic number {magic.hex() or '(nothing)'}",
-                                    "00000801 to 00000808 (IDX, unsigned bytes, 1 to 8 dimensions)"))
+        expected = "00000801 to 00000808 (IDX, unsigned bytes, 1 to 8 dimensions)"
+        found = f"the magic number {magic.hex() or '(nothing)'}"
+        raise ValueError(_complaint(path, found, expected))
     sizes = file.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
-        raise ValueError(_complaint(path, f"{len(sizes)} bytes of sizes", f"{4 * magic[3]} in the header"))
+        expected = f"{4 * magic[3]} in the header"
+        raise ValueError(_complaint(path, f"{len(sizes)} bytes of sizes", expected))
     shape = struct.unpack(f">{magic[3]}I", sizes)
-    if not 1 <= math.prod(shape) <= max_bytes:
-        found = f"a header that promises {math.prod(shape):,} bytes (shape {shape})"
-        cure = "If it is right, read the file with a larger `max_bytes`." if math.prod(shape) else "The file is empty."
+    n = math.prod(shape)
+    if not 1 <= n <= max_bytes:
+        found = f"a header that promises {n:,} bytes (shape {shape})"
+        larger = "If it is right, read the file with a larger `max_bytes`."
+        cure = larger if n else "The file is empty."
         raise ValueError(_complaint(path, found, f"1 to {max_bytes:,}", cure))
     return shape
 
 # %% ../nbs/01_data.ipynb #95a87add
 def _read_exactly(file, n, path):
-    "Read `n` bytes and see that the file ends there, or raise `ValueError`."
+    "Return the `n` bytes with which the file ends, or raise `ValueError`."
     data = bytearray()
     while len(data) <= n and (piece := file.read(min(2**20, n + 1 - len(data)))):
         data += piece
     if len(data) != n:
-        found = f"{len(data):,} bytes of data" if len(data) < n else f"more than {n:,} bytes of data"
-        raise ValueError(_complaint(path, found, f"{n:,} bytes, as its header promises"))
+        found = f"{len(data):,}" if len(data) < n else f"more than {n:,}"
+        expected = f"{n:,} bytes, as its header promises"
+        raise ValueError(_complaint(path, f"{found} bytes of data", expected))
     return data
 
 # %% ../nbs/01_data.ipynb #d5116e91
@@ -62,36 +69,44 @@ def read_idx(
     path,                       # a gzip-compressed IDX file of unsigned bytes
     max_bytes: int = 2**30,     # refuse a file that promises more
 ) -> torch.Tensor:              # uint8, of the shape that the header gives
-    "Read an IDX file (the format of the MNIST files). Raise `ValueError` if unsound, `FileNotFoundError` if missing."
+    "Return an IDX file as a tensor. Raise `ValueError` (unsound) or `FileNotFoundError`."
     try:
         with gzip.open(path) as file:
             shape = _read_shape(file, path, max_bytes)
             data = _read_exactly(file, math.prod(shape), path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(_complaint(path, "no file", "a .gz file", "Check the name and the folder.")) from error
+        words = _complaint(path, "no file", "a .gz file", "Check the name and the folder.")
+        raise FileNotFoundError(words) from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(_complaint(path, f"no sound gzip data ({error})", "a gzip-compressed file")) from error
+        words = _complaint(path, f"no sound gzip data ({error})", "a gzip-compressed file")
+        raise ValueError(words) from error
     except EOFError as error:
-        raise ValueError(_complaint(path, "gzip data that is cut off", "a whole file")) from error
+        words = _complaint(path, "gzip data that is cut off", "a whole file")
+        raise ValueError(words) from error
     return torch.frombuffer(data, dtype=torch.uint8).reshape(shape)
 
 # %% ../nbs/01_data.ipynb #c2b3ff89
 import hashlib
 
 # %% ../nbs/01_data.ipynb #6903c529
-_FILES = {
-    "train": {"train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-              "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"},
-    "test":  {"t10k-images-idx3-ubyte.gz":  "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-              "t10k-labels-idx1-ubyte.gz":  "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"},
+_MNIST = {   # split → file → SHA-256
+    "train": {"train-images-idx3-ubyte.gz":
+              "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+              "train-labels-idx1-ubyte.gz":
+              "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"},
+    "test":  {"t10k-images-idx3-ubyte.gz":
+              "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+              "t10k-labels-idx1-ubyte.gz":
+              "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"},
 }
 
 # %% ../nbs/01_data.ipynb #00a6ea7b
 def _checked(path, sha256):
-    "Give `path` back if it has this SHA-256; else raise `FileNotFoundError` or `ValueError`."
+    "Return `path` if the file has this SHA-256; else `FileNotFoundError` or `ValueError`."
     cure = "Install the package again, or restore the file from the repository."
     if not path.exists():
-        raise FileNotFoundError(_complaint(path, "no such file", "a file of the MNIST dataset", cure))
+        words = _complaint(path, "no such file", "a file of the dataset", cure)
+        raise FileNotFoundError(words)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
         raise ValueError(_complaint(path, f"SHA-256 {found}", sha256, cure))
@@ -101,15 +116,17 @@ def _checked(path, sha256):
 def get_mnist_data(
     split: str = "train",   # "train": 60,000 images; "test": 10,000 others
 ) -> tuple:                 # x: float32 [n, 784] in [0, 1]; y: int64 [n], digits 0 to 9
-    "Read MNIST from the package. Raise `ValueError` (split, damaged file) or `FileNotFoundError`."
+    "Return MNIST. Raise `ValueError` (split, damaged file) or `FileNotFoundError`."
     if split not in ("train", "test"):
-        raise ValueError(f"split: found {split!r}, expected 'train' or 'test'. (Cut validation data from 'train'.)")
-    images, labels = (read_idx(_checked(_FOLDER / name, sha256)) for name, sha256 in _FILES[split].items())
+        raise ValueError(f"split: found {split!r}, expected 'train' or 'test'. "
+                         "(Cut validation data from 'train'.)")
+    images, labels = (read_idx(_checked(_DATA / "mnist" / name, sha256))
+                      for name, sha256 in _MNIST[split].items())
     return images.flatten(1).float().div_(255), labels.long()
 
 # %% ../nbs/01_data.ipynb #95a8fce0
 def _tiles(images, cols):
-    "Lay images [n, h, w] out on one sheet with gaps; give it and the corner (left, top) of each image."
+    "Return a sheet with the images [n, h, w] on it, and the corner (left, top) of each."
     n, h, w = images.shape
     corners = [(2 + (i % cols) * (w + 4), 10 + (i // cols) * (h + 13)) for i in range(n)]
     sheet = torch.full((corners[-1][1] + h + 2, min(n, cols) * (w + 4)), float("nan"))
@@ -117,26 +134,32 @@ def _tiles(images, cols):
         sheet[top : top + h, left : left + w] = image
     return sheet, corners
 
+def _words(labels):
+    "Return labels as text: tensors of one number, numbers or words."
+    return [str(label.item() if hasattr(label, "item") else label) for label in labels]
+
 # %% ../nbs/01_data.ipynb #d9b18af0
 def show_images(
     x,              # square images: [n, side * side], [n, side, side] or [n, 1, side, side]
     labels=None,    # something to write over each image: n of them, or None
     cols: int = 10, # images in a row
-) -> Picture:
-    "Show images in a labelled grid, darkest value black, brightest white. `ValueError` for shapes that do not fit."
+) -> Picture:       # the darkest value black, the brightest white
+    "Return a labelled grid of images. Raise `ValueError` for shapes that do not fit."
     side = math.isqrt(x.shape[-1]) if x.dim() == 2 else x.shape[-1]
     sound = x.dim() in (2, 3, 4) and len(x) and x[0].numel() == side * side and cols >= 1
     if not sound or (labels is not None and len(labels) != len(x)):
         given = "no labels" if labels is None else f"{len(labels)} labels"
-        raise ValueError(f"found x {list(x.shape)} and {given}, expected square images [n, …] with a label each")
+        raise ValueError(f"found x {list(x.shape)} and {given}, "
+                         "expected square images [n, …] with a label each")
     sheet, corners = _tiles(x.detach().float().reshape(len(x), side, side), cols)
-    words = [str(label.item() if hasattr(label, "item") else label) for label in (() if labels is None else labels)]
+    words = _words(() if labels is None else labels)
     fig, [ax] = canvas(width=9, height=9 * sheet.shape[0] / sheet.shape[1])
     ax.imshow(sheet.numpy(), cmap="gray", vmin=x.min(), vmax=x.max())
     ax.axis("off")
     for word, (left, top) in zip(words, corners):
-        ax.text(left + side / 2, top - 2, word, ha="center", color="#7d7d7d")
-    return Picture(fig, f"{len(x)} images in a grid" + (": " if words else "") + ", ".join(words) + ".")
+        ax.text(left + side / 2, top - 2, word, ha="center", color=GREY)
+    alt = f"{len(x)} images in a grid" + (": " if words else "") + ", ".join(words) + "."
+    return Picture(fig, alt)
 
 # %% ../nbs/01_data.ipynb #28dc3b42
 # for the next chapter: the names from before that `import *` passes on

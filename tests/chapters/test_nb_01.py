@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import exp.nb_01
 from exp.nb_01 import *
 
-FOLDER = exp.nb_01._FOLDER
+FOLDER = exp.nb_01._DATA / "mnist"
 
 
 def idx(shape, data, magic=None):
@@ -158,14 +158,15 @@ def test_unknown_split(split):
 
 
 def test_wrong_checksum_and_missing_file_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(exp.nb_01, "_FOLDER", tmp_path)
+    monkeypatch.setattr(exp.nb_01, "_DATA", tmp_path)
+    (tmp_path / "mnist").mkdir()
     with pytest.raises(FileNotFoundError, match=r"t10k-images.*no such file.*Install the package again"):
         get_mnist_data("test")
-    for name in exp.nb_01._FILES["test"]:
-        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
-    damaged = bytearray((tmp_path / "t10k-images-idx3-ubyte.gz").read_bytes())
+    for name in exp.nb_01._MNIST["test"]:
+        (tmp_path / "mnist" / name).write_bytes((FOLDER / name).read_bytes())
+    damaged = bytearray((tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes())
     damaged[1000] ^= 1
-    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(damaged)
+    (tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz").write_bytes(damaged)
     with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz: found SHA-256 \w{64}, expected 8d422c7b"):
         get_mnist_data("test")
 
@@ -218,5 +219,5 @@ def test_show_images_refuses_what_does_not_fit():
 def test_the_attribution_lies_beside_the_data():
     text = Path(FOLDER / "README.md").read_text(encoding="utf-8")
     assert "CC BY-SA 3.0" in text and "LeCun" in text
-    for files in exp.nb_01._FILES.values():
+    for files in exp.nb_01._MNIST.values():
         assert all(name in text and sha256 in text for name, sha256 in files.items())
