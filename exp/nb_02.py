@@ -7,7 +7,8 @@ __all__ = ['normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 
            'Sequential', 'Dataset', 'DataLoader', 'fit', 'torch', 'get_mnist_data', 'read_idx', 'show_images',
            'set_seed', 'near', 'same', 'show_diff', 'ledger', 'exercise', 'History', 'LiveCurve', 'Verdict', 'Picture',
            'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means', 'plot_histories', 'plot_epochs', 'smooth',
-           'source_lines', 'train_losses', 'train_accs', 'COLORS', 'GREY', 'method_of', 'LiveOutput']
+           'source_lines', 'train_losses', 'train_accs', 'fashion_classes', 'get_fashion_data', 'COLORS', 'GREY',
+           'method_of', 'LiveOutput']
 
 # %% ../nbs/02_minibatch_training.ipynb #cfbc326b
 from .nb_01 import *

@@ -9,8 +9,8 @@ __all__ = ['numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entrop
            'evaluate', 'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'get_mnist_data',
            'read_idx', 'show_images', 'set_seed', 'near', 'same', 'show_diff', 'ledger', 'exercise', 'History',
            'LiveCurve', 'Verdict', 'Picture', 'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means', 'plot_histories',
-           'plot_epochs', 'smooth', 'source_lines', 'train_losses', 'train_accs', 'COLORS', 'GREY', 'method_of',
-           'LiveOutput']
+           'plot_epochs', 'smooth', 'source_lines', 'train_losses', 'train_accs', 'fashion_classes', 'get_fashion_data',
+           'COLORS', 'GREY', 'method_of', 'LiveOutput']
 
 # %% ../nbs/03_backpropagation.ipynb #13e5eef0
 from .nb_02 import *

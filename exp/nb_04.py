@@ -13,8 +13,8 @@ __all__ = ['on_device', 'Callback', 'CancelBatch', 'CancelFit', 'Learner', 'Metr
            'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset',
            'DataLoader', 'fit', 'numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entropy_backward',
            'Layer', 'LinearLayer', 'ReLULayer', 'CrossEntropyLayer', 'LayerStack', 'Node', 'topological_order',
-           'undo_broadcast', 'draw_graph', 'affine', 'NodeLinear', 'NodeMLP', 'COLORS', 'GREY', 'method_of',
-           'LiveOutput']
+           'undo_broadcast', 'draw_graph', 'affine', 'NodeLinear', 'NodeMLP', 'fashion_classes', 'get_fashion_data',
+           'COLORS', 'GREY', 'method_of', 'LiveOutput']
 
 # %% ../nbs/04_learner.ipynb #64ddacdb
 from .nb_03 import *

