@@ -325,6 +325,45 @@ def test_the_table_of_classes_is_right():
     assert names.split(" | ") == fashion_classes
 
 
+# python -m tools.data
+
+CHECK = """
+import pathlib, sys
+from exp import nb_01
+nb_01._DATA = pathlib.Path(sys.argv[1])
+from tools.data import main
+sys.exit(main())
+"""
+
+
+def check_data(*command):
+    "Run Python in the project's folder; return its exit status and the lines that it printed."
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_all_eight_files_are_sound():
+    status, said = check_data("-m", "tools.data")
+    assert status == 0 and said[-1] == "8 of 8 files are sound" and len(said) == 9
+    for line, (name, file) in zip(said, [(n, f) for n, s in SHA256.items() for t in s.values() for f in t]):
+        size = (exp.nb_01._DATA / name / file).stat().st_size
+        assert re.fullmatch(rf"{name}/{file} +{size:,} bytes  sha256 ok", line), line
+
+
+def test_a_damaged_and_a_missing_file_are_told(tmp_path):
+    for name in SHA256:
+        place(tmp_path, name)
+    replace(tmp_path / "fashion_mnist" / "t10k-labels-idx1-ubyte.gz", b"other bytes")
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").unlink()
+    status, said = check_data("-c", CHECK, str(tmp_path))
+    assert status == 1 and said[-1] == "6 of 8 files are sound" and sum("sha256 ok" in line for line in said) == 6
+    cure = r"\. Install the package again, or restore the file from the repository\."
+    missing, damaged = (line for line in said[:-1] if "sha256 ok" not in line)
+    assert re.search(r"mnist/train-images-idx3-ubyte\.gz: found no such file, expected a file .*" + cure, missing)
+    assert re.search(r"fashion_mnist/t10k-labels\S+: found SHA-256 \w{64}, expected 67da17c\w{57}" + cure, damaged)
+
+
 # The exercises: each tempting mistake gets its own hint
 
 
