@@ -141,8 +141,11 @@ def test_modules_import_downwards_only(module):
 
 def test_the_wheel_holds_the_data_and_its_attribution(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert sum(name.startswith("exp/data/mnist/") and name.endswith(".gz") for name in names) == 4
-    assert "exp/data/mnist/README.md" in names and not any(name.startswith(("tests", "tools", "nbs")) for name in names)
+    for folder in ("mnist", "fashion_mnist"):
+        assert sum(name.startswith(f"exp/data/{folder}/") and name.endswith(".gz") for name in names) == 4
+        assert f"exp/data/{folder}/README.md" in names
+    assert "exp/data/fashion_mnist/LICENSE" in names
+    assert not any(name.startswith(("tests", "tools", "nbs")) for name in names)
 
 
 def test_the_wheel_works_read_only_from_a_folder_with_an_odd_name(wheel, tmp_path):
