@@ -1,9 +1,12 @@
 # The commands of the project. `make lab` to learn, `make test` to check; both set themselves up on the first run.
 # Another Python:        make lab PYTHON=python3.12
 # Options for Jupyter:   make lab ARGS="--no-browser --port 9000"
+# Not the pinned versions of constraints.txt but the newest: make lab CONSTRAINTS=
 
 PYTHON ?= python3
 PY     := .venv/bin/python
+CONSTRAINTS ?= constraints.txt
+export CONSTRAINTS
 # JupyterLab refuses to run as root unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 

@@ -1,14 +1,20 @@
 """First contact: what goes wrong on a learner's machine meets what works, or one line that says what to do."""
 
 import ast
+import http.server
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
+import threading
 import venv
+import zipfile
 
 import pytest
+from packaging.requirements import Requirement
 
 from tools import environment
 from tools.chapters import ROOT
@@ -16,12 +22,12 @@ from tools.chapters import ROOT
 
 @pytest.fixture
 def tool():
-    "Give tools/environment.py as it is when it starts."
+    "Return tools/environment.py as it is when it starts."
     return importlib.reload(environment)
 
 
 def make(*arguments, **variables):
-    "Run make; give its exit code and all that it prints."
+    "Run make; return its exit code and all that it prints."
     env = {**os.environ, **variables}
     done = subprocess.run(["make", *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
@@ -36,7 +42,7 @@ def test_an_old_python_is_told_what_to_do(tool):
 
 
 def test_the_scripts_syntax_is_old_enough():
-    ast.parse((ROOT / "tools" / "environment.py").read_text(), feature_version=(3, 4))
+    ast.parse((ROOT / "tools" / "environment.py").read_text(encoding="utf-8"), feature_version=(3, 4))
 
 
 def test_a_python_without_venv_is_told_what_to_do(tool):
@@ -60,28 +66,31 @@ def place(tool, tmp_path, monkeypatch):
     "Let the script work in a folder whose name has spaces, and record its commands instead of running them."
     folder = tmp_path / "a folder with spaces"
     shutil.copytree(ROOT / "tools", folder / "tools")
-    for name in ("settings.ini", "setup.py", "pyproject.toml"):
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
     commands = []
 
-    def run(*command):
+    def attempt(*command):
         commands.append(command)
         if "venv" in command:
             venv.create(command[-1], clear=True, with_pip=False, symlinks=True)
+        return 0
 
+    monkeypatch.delenv("CONSTRAINTS", raising=False)
     monkeypatch.setattr(tool, "ROOT", str(folder))
     monkeypatch.setattr(tool, "VENV", str(folder / ".venv"))
     monkeypatch.setattr(tool, "STAMP", str(folder / ".venv" / "installed.json"))
     monkeypatch.setattr(tool, "PYTHON", str(folder / ".venv" / "bin" / "python"))
-    monkeypatch.setattr(tool, "run", run)
+    monkeypatch.setattr(tool, "attempt", attempt)
     return folder, commands
 
 
 def test_a_fresh_folder_gets_an_environment_and_a_stamp(tool, place):
     folder, commands = place
     tool.main("lab")
-    assert [command[2] for command in commands] == ["venv", "pip"] and commands[1][-1] == ".[lab]"
-    assert json.loads((folder / ".venv" / "installed.json").read_text()) == {"lab": tool.fingerprint()}
+    assert [command[2] for command in commands] == ["venv", "pip"] and ".[lab]" in commands[1]
+    stamp = (folder / ".venv" / "installed.json").read_text(encoding="utf-8")
+    assert json.loads(stamp) == {"lab": tool.fingerprint()}
 
 
 def test_a_second_run_installs_nothing(tool, place):
@@ -104,7 +113,7 @@ def make_environment(folder, **options):
 def test_a_half_made_environment_is_made_anew(tool, place):
     folder, commands = place
     (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
+    (folder / ".venv" / "bin" / "python").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     (folder / ".venv" / "bin" / "python").chmod(0o755)
     assert tool.state() == "broken"
     tool.main("lab")
@@ -149,14 +158,226 @@ def test_an_environment_with_an_old_python_is_made_anew(tool, place, monkeypatch
 def test_a_stamp_that_makes_no_sense_is_no_stamp(tool, place, content):
     folder, _ = place
     (folder / ".venv").mkdir()
-    (folder / ".venv" / "installed.json").write_text(content)
+    (folder / ".venv" / "installed.json").write_text(content, encoding="utf-8")
     assert tool.installed() == {}
 
 
 def test_new_requirements_are_installed(tool, place):
     folder, commands = place
     tool.main("lab")
-    with open(folder / "settings.ini", "a") as file:
+    with open(folder / "settings.ini", "a", encoding="utf-8") as file:
         file.write("# changed\n")
+    done = len(commands)
     tool.main("lab")
-    assert commands[-1][2] == "pip" and len(commands) >= 3
+    assert commands[-1][2] == "pip" and len(commands) > done
+
+
+# Versions: those of constraints.txt, the newest if one asks for them or if this Python has no others
+
+
+def lines(path):
+    "Return the lines of a file of constraints, without comments."
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+
+
+def test_the_pinned_versions_are_installed(tool, place):
+    folder, commands = place
+    tool.main("lab")
+    given = folder / ".venv" / "constraints.txt"
+    assert commands[-1][commands[-1].index("--constraint") + 1] == str(given)
+    assert lines(given) == lines(ROOT / "constraints.txt")
+
+
+@pytest.mark.parametrize("nothing", ["", "none"])
+def test_without_constraints_the_newest_are_installed(tool, place, monkeypatch, nothing):
+    _, commands = place
+    monkeypatch.setenv("CONSTRAINTS", nothing)
+    tool.main("lab")
+    assert commands[-1][2] == "pip" and "--constraint" not in commands[-1]
+    done = len(commands)
+    tool.main("lab")
+    assert len(commands) == done
+    monkeypatch.delenv("CONSTRAINTS")
+    tool.main("lab")  # back to the pinned ones
+    assert "--constraint" in commands[-1]
+
+
+def test_changed_pins_are_installed(tool, place):
+    folder, commands = place
+    tool.main("lab")
+    done = len(commands)
+    with open(folder / "constraints.txt", "a", encoding="utf-8") as file:
+        file.write("# a comment changes nothing\n")
+    tool.main("lab")
+    assert len(commands) == done
+    with open(folder / "constraints.txt", "a", encoding="utf-8") as file:
+        file.write("another==1.0\n")
+    tool.main("lab")
+    assert len(commands) > done and lines(folder / ".venv" / "constraints.txt")[-1] == "another==1.0"
+
+
+def test_a_file_of_pins_that_is_not_there_is_named(tool, place, monkeypatch):
+    monkeypatch.setenv("CONSTRAINTS", "nowhere.txt")
+    with pytest.raises(SystemExit, match="^CONSTRAINTS: found no file nowhere.txt, expected .*$"):
+        tool.main("lab")
+
+
+@pytest.mark.parametrize("word, expected", [("", "constraints.txt"), ("CONSTRAINTS=", ""), ("CONSTRAINTS=my", "my")])
+def test_make_hands_the_choice_over(tmp_path, monkeypatch, word, expected):
+    monkeypatch.delenv("CONSTRAINTS", raising=False)
+    stub = tmp_path / "python"
+    stub.write_text('#!/bin/sh\necho "asked for <$CONSTRAINTS> by $*"\n', encoding="utf-8")
+    stub.chmod(0o755)
+    said = make("lab-env", f"PYTHON={stub}", *word.split())[1]
+    assert f"asked for <{expected}> by tools/environment.py lab" in said
+
+
+def test_a_pytorch_chosen_by_hand_stays(tool, place, monkeypatch, capsys):
+    folder, _ = place
+    monkeypatch.setattr(tool, "torch_here", lambda: "2.99.0+cpu")
+    tool.main("lab")
+    [torch] = [line for line in lines(folder / ".venv" / "constraints.txt") if line.startswith("torch==")]
+    assert torch == "torch==2.99.0+cpu" and "PyTorch 2.99.0+cpu lies in .venv and stays.\n" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch comes without the libraries for NVIDIA cards")
+@pytest.mark.parametrize("card, torch, warned", [(None, "", True), ("nvidia-smi", "", False), (None, "2.13.0", False)])
+def test_gigabytes_for_a_card_that_is_not_there_are_announced(tool, place, monkeypatch, capsys, card, torch, warned):
+    monkeypatch.setattr(tool.shutil, "which", lambda name: card)
+    monkeypatch.setattr(tool, "torch_here", lambda: torch)
+    tool.main("lab")
+    assert ("gigabytes for NVIDIA cards: README.md says" in capsys.readouterr().out) == warned
+
+
+class Index(http.server.BaseHTTPRequestHandler):
+    "A package index with one package: version 1.0 for every Python, 2.0 for one that does not exist."
+
+    def do_GET(self):
+        "Answer with the page of the package, or with its wheel; with an error where the index is out of order."
+        self.server.asked.append(self.path)
+        page = b'<a href="/thing-1.0-py3-none-any.whl">thing-1.0-py3-none-any.whl</a>'
+        page += page.replace(b"<a", b'<a data-requires-python="&gt;=3.99"').replace(b"1.0", b"2.0")
+        self.send_response(self.server.code)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(self.server.wheel if self.path.endswith(".whl") else page)
+
+    def log_message(self, *_):
+        "Print nothing."
+
+
+@pytest.fixture
+def index(tool, place, tmp_path, monkeypatch):
+    "Let the real pip try an installation, from an index of our own, of a project that needs one package."
+    folder, commands = place
+    (folder / ".venv").mkdir()
+    (folder / "pyproject.toml").write_text("", encoding="utf-8")
+    project = "setup(name='p', py_modules=[], install_requires=['thing'], extras_require={'lab': []})"
+    (folder / "setup.py").write_text(f"from setuptools import setup\n{project}\n", encoding="utf-8")
+    with zipfile.ZipFile(tmp_path / "wheel", "w") as wheel:
+        wheel.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
+        wheel.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("thing-1.0.dist-info/RECORD", "")
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    server.asked, server.code, server.wheel = [], 200, (tmp_path / "wheel").read_bytes()
+    options = {"CONFIG_FILE": os.devnull, "RETRIES": "0", "DRY_RUN": "1", "NO_BUILD_ISOLATION": "0"}
+    options |= {"NO_CACHE_DIR": "1", "DISABLE_PIP_VERSION_CHECK": "1", "INDEX_URL": f"http://127.0.0.1:{server.server_port}/"}
+    for name, value in options.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(tool, "PYTHON", sys.executable)
+    monkeypatch.setattr(tool, "torch_here", lambda: "2.13.0")
+    monkeypatch.setattr(tool, "attempt", lambda *c: commands.append(c) or subprocess.call(c, cwd=folder))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server, folder, commands
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_pin_that_exists_is_taken(tool, index, capfd):
+    _, folder, commands = index
+    (folder / "constraints.txt").write_text("thing==1.0\n", encoding="utf-8")
+    tool.install("lab")
+    assert "thing-1.0" in capfd.readouterr().out.splitlines()[-1] and len(commands) == 1
+
+
+def test_without_a_pin_for_this_python_it_goes_on_and_says_so_in_one_line(tool, index, capfd):
+    _, folder, commands = index
+    (folder / "constraints.txt").write_text("thing==2.0\n", encoding="utf-8")
+    tool.install("lab")
+    said = capfd.readouterr().out
+    assert "\nthing==2.0 does not exist for this Python: going on without the pinned versions.\n" in said
+    assert "thing-1.0" in said.splitlines()[-1]
+    assert ["--constraint" in command for command in commands] == [True, False]
+
+
+def test_a_network_that_fails_costs_no_pin(tool, index, capfd):
+    server, folder, commands = index
+    (folder / "constraints.txt").write_text("thing==2.0\n", encoding="utf-8")
+    server.code = 503
+    with pytest.raises(SystemExit, match=r"^The set-up stopped \(exit code 1\).* goes on from here\.$"):
+        tool.install("lab")
+    assert "does not exist for this Python" not in capfd.readouterr().out and len(commands) == 1
+    assert server.asked == ["/thing/"] * 2  # by pip, and again
+
+
+# What the real pip prints and logs where a version is gone. It prints the same where a page could not be fetched.
+CONFLICT = """The conflict is caused by:
+    p 0.0.0 depends on thing
+    The user requested (constraint) thing==2.0
+"""
+
+
+@pytest.mark.parametrize(
+    "said, gone",
+    [
+        ("thing (1.0)\nAvailable versions: 1.0, 0.9\n", "thing==2.0"),
+        ("thing (2.0)\nAvailable versions: 2.0, 1.0\n", ""),
+        ("thing (2.0)\nAvailable versions: 2.0+cpu, 1.0\n", ""),
+        ("WARNING: Retrying (Retry(total=4)) after connection broken\nAvailable versions: 1.0\n", ""),
+        ("", ""),
+    ],
+)
+def test_only_an_index_that_answers_can_say_that_a_pin_is_gone(tool, monkeypatch, said, gone):
+    asked = []
+    monkeypatch.setattr(tool, "ask", lambda *command: asked.append(command[-1]) or said)
+    assert tool.missing(CONFLICT) == gone and asked == ["thing"]
+    assert tool.missing("ERROR: Could not find a version that satisfies the requirement thing") == ""
+
+
+LISTED = ["Zope.Interface_X==7.0", "torch==2.13.0+cpu", "WARNING: a newer pip is there", "attrs==26.1.0"]
+
+
+def test_two_runs_pin_the_same(tool, place, monkeypatch):
+    folder, _ = place
+    monkeypatch.setattr(tool, "ask", lambda *command: "\n".join(LISTED) if "list" in command else "3.11\n")
+    tool.pin()
+    once = (folder / "constraints.txt").read_bytes()
+    assert lines(folder / "constraints.txt") == ["attrs==26.1.0", "torch==2.13.0", "zope-interface-x==7.0"]
+    monkeypatch.setattr(tool, "ask", lambda *command: "\r\n".join(LISTED[::-1]) if "list" in command else "3.11\r\n")
+    tool.pin()
+    assert (folder / "constraints.txt").read_bytes() == once
+    monkeypatch.setattr(tool, "ask", lambda *command: "")
+    with pytest.raises(SystemExit, match="found no packages in .*, expected what `make test` installs"):
+        tool.pin()
+
+
+def test_pins_are_exact_sorted_and_within_the_settings(tool):
+    pins = dict(line.split("==") for line in lines(ROOT / "constraints.txt"))
+    assert list(pins) == sorted(pins) and all(re.fullmatch(r"[\d.]+(\.post\d+)?", v) for v in pins.values())
+    settings = tool.settings()
+    for kind in ("requirements", "lab_requirements", "dev_requirements"):
+        for need in map(Requirement, settings[kind].split()):
+            assert need.specifier.contains(pins[need.name]), need
+
+
+def test_no_upper_bound_lies_below_the_next_major_release(tool):
+    pins = dict(line.split("==") for line in lines(ROOT / "constraints.txt"))
+    settings = tool.settings()
+    for kind in [name for name in settings if name.endswith("requirements")]:
+        for need in map(Requirement, settings[kind].split()):
+            bounds = {bound.operator: bound.version for bound in need.specifier}
+            assert bounds.keys() in ({">="}, {">=", "<"}), need
+            assert bounds.get("<", "next") in ("next", str(int(pins.get(need.name, "0").split(".")[0]) + 1)), need
