@@ -6,10 +6,14 @@ import importlib
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import venv
 import zipfile
 
@@ -170,6 +174,59 @@ def test_new_requirements_are_installed(tool, place):
     done = len(commands)
     tool.main("lab")
     assert commands[-1][2] == "pip" and len(commands) > done
+
+
+INTERRUPTIBLE = """#!/bin/sh
+case "$*" in
+  *"-m pip install"*) touch pip-has-begun; exec sleep 60 ;;
+  *) echo True ;;
+esac
+"""
+
+
+def script(folder, before):
+    "Start the copy of the script that lies in a folder, in a process group of its own, after some other code."
+    code = f"import runpy, signal, sys; {before}; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, folder / "tools" / "environment.py", "lab"]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen(command, **how)
+
+
+def test_an_interruption_by_the_keyboard_says_how_to_go_on(place):
+    folder, _ = place
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").write_text(INTERRUPTIBLE, encoding="utf-8")
+    (folder / ".venv" / "bin" / "python").chmod(0o755)
+    with script(folder, "signal.signal(signal.SIGINT, signal.default_int_handler)") as process:
+        limit = time.monotonic() + 60
+        while not (folder / "pip-has-begun").exists() and time.monotonic() < limit:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate()[1] == "Interrupted; the same command goes on from here.\n"
+    assert process.returncode == 1 and not (folder / ".venv" / "installed.json").exists()
+
+
+def test_without_the_venv_module_nothing_is_begun(place):
+    folder, _ = place
+    with script(folder, "sys.modules['ensurepip'] = None") as process:
+        said, wrong = process.communicate()
+    assert process.returncode == 1 and said == "" and "has no venv module" in wrong and wrong.count("\n") == 1
+    assert not (folder / ".venv").exists()
+
+
+def test_a_port_in_use_is_stepped_over(tmp_path):
+    (tmp_path / "nbs").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        _, said = make("-n", "lab", f"ARGS=--no-browser --port {port}")
+        [line] = [line for line in said.splitlines() if "-m jupyterlab" in line]
+        command = shlex.split(line.replace(".venv/bin/python", shlex.quote(sys.executable)))
+        own = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+        how = {"cwd": tmp_path, "env": {**os.environ, **own}, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, **how) as process:
+            found = next((line for line in process.stderr if "http://127.0.0.1" in line), "it ended")
+            process.terminate()
+    assert re.search(r"127\.0\.0\.1:(\d+)/lab", found) and f":{port}/" not in found
 
 
 # Versions: those of constraints.txt, the newest if one asks for them or if this Python has no others
