@@ -18,6 +18,7 @@ import venv
 import zipfile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from tools import environment
@@ -438,3 +439,52 @@ def test_no_upper_bound_lies_below_the_next_major_release(tool):
             bounds = {bound.operator: bound.version for bound in need.specifier}
             assert bounds.keys() in ({">="}, {">=", "<"}), need
             assert bounds.get("<", "next") in ("next", str(int(pins.get(need.name, "0").split(".")[0]) + 1)), need
+
+
+# The workflows
+
+FILES = (ROOT / ".github" / "workflows").glob("*.yml")
+WORKFLOWS = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+def steps():
+    "Return what every workflow runs, line by line."
+    jobs = [job for workflow in WORKFLOWS.values() for job in workflow["jobs"].values()]
+    return sorted({line for job in jobs for step in job.get("steps", []) for line in step.get("run", "").splitlines()})
+
+
+def test_the_workflows_name_commands_that_are_there(pytestconfig):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for line in steps():
+        program, *words = shlex.split(line)
+        if program == "make":
+            assert all(re.search(rf"^{word}:", makefile, re.MULTILINE) for word in words), line
+        elif program != "python":
+            assert program in ("echo", "cygpath") or os.access(ROOT / program, os.X_OK), line
+        elif words[0] == "-m":
+            assert words[1] == "pytest" and (ROOT / words[2]).exists(), line
+            options = [word for word in words[3:] if word.startswith("-")]
+            assert all(pytestconfig.getoption(option, "unknown") != "unknown" for option in options), line
+        else:
+            assert words == ["tools/environment.py", "dev"] and (ROOT / words[0]).exists(), line
+
+
+def test_the_workflows_cover_every_machine_and_may_change_nothing_but_the_site(tool):
+    matrix = WORKFLOWS["machines"]["jobs"]["test"]["strategy"]
+    assert matrix["fail-fast"] is False
+    assert [name.split("-")[0] for name in matrix["matrix"]["system"]] == ["ubuntu", "macos", "windows"]
+    assert [int(v.split(".")[1]) for v in matrix["matrix"]["python"]] == list(range(tool.min_python()[1], 15))
+    assert all(workflow["permissions"] == {"contents": "read"} for workflow in WORKFLOWS.values())
+    jobs = {name: job for workflow in WORKFLOWS.values() for name, job in workflow["jobs"].items()}
+    more = {name: job["permissions"] for name, job in jobs.items() if "permissions" in job}
+    assert more == {"publish": {"pages": "write", "id-token": "write"}}
+
+
+def test_the_weekly_run_takes_the_newest_versions(tool, monkeypatch):
+    weekly, machines = WORKFLOWS["weekly"], WORKFLOWS["machines"]
+    assert weekly[True]["schedule"] and "schedule" not in machines[True]  # YAML reads `on` as True
+    assert weekly["jobs"]["machines"]["uses"] == "./.github/workflows/machines.yml"
+    assert weekly["jobs"]["machines"]["with"] == {"newest": True}
+    assert machines[True]["workflow_call"]["inputs"]["newest"]["type"] == "boolean"
+    monkeypatch.setenv("CONSTRAINTS", weekly["jobs"]["proof"]["env"]["CONSTRAINTS"])
+    assert tool.pinned() == [] and f"newest && '{os.environ['CONSTRAINTS']}'" in machines["env"]["CONSTRAINTS"]
