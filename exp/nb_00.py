@@ -34,6 +34,19 @@ def near(
             for value in (a, b))
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol, atol)
 
+# %% ../nbs/00_workbench.ipynb #8244e363
+_SIGNS = str.maketrans({"→": "->", "≈": "~", "–": "-", "─": "-",
+                        "✓": "ok", "✗": "x", "○": "o"})
+
+def _plain(text, encoding=None):
+    "Return `text` in signs that standard output (or the given encoding) can take."
+    encoding = encoding or getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_SIGNS).encode(encoding, "replace").decode(encoding)
+    return text
+
 # %% ../nbs/00_workbench.ipynb #8fbc7bfa
 import base64
 import io
@@ -90,7 +103,7 @@ class Picture:
         self.fig, self.alt, self.loose = fig, alt, loose
 
     def __repr__(self):
-        return self.alt
+        return _plain(self.alt)
 
     def png(self) -> bytes:
         "Draw the figure, with a palette of 128 colours."
@@ -225,7 +238,7 @@ class History:
             words.append(f"training loss {self.epoch_losses[-1]:.4f}")
         if self.valid_accs:
             words.append(f"validation accuracy {self.valid_accs[-1]:.2%}")
-        return ", ".join(words)
+        return _plain(", ".join(words))
 
     def add(self, loss, acc, n):
         "Record a mini-batch. Raise `FloatingPointError` or `ValueError` for what cannot be."
@@ -339,8 +352,8 @@ class Verdict(_WithData):
 
     def figures(self) -> str:
         "Word how far two runs differ."
-        return (f"first difference at mini-batch ≈{self.first}, ≈{self.born:.0e} within ten; "
-                f"largest ≈{self.largest:.0e}, of epoch means ≈{self.mean:.0e}")
+        return _plain(f"first difference at mini-batch ≈{self.first}, ≈{self.born:.0e} within ten; "
+                      f"largest ≈{self.largest:.0e}, of epoch means ≈{self.mean:.0e}")
 
     def __repr__(self):
         equal = f"{self.steps} of {self.steps} losses are equal, bit for bit"
@@ -402,7 +415,7 @@ def same(
     "Compare two runs; raise `AssertionError` with figures if they differ by more than rounding explains."
     for differ in (_batches_differ, _losses_differ, _accuracies_differ, _validation_differs):
         if complaint := differ(new, old):
-            raise AssertionError(complaint)
+            raise AssertionError(_plain(complaint))
     return Verdict(new, old)
 
 # %% ../nbs/00_workbench.ipynb #682b090b
@@ -502,7 +515,7 @@ class Diff(_WithData):
         self.lines, self.title, self.data = list(_marked(old, new)), title, data
 
     def __repr__(self):
-        return "\n".join([self.title, *(f"{mark} {line}" for mark, line in self.lines)])
+        return _plain("\n".join([self.title, *(f"{mark} {line}" for mark, line in self.lines)]))
 
     def _repr_html_(self):
         rows = [f'<{_TAG[mark]} style="text-decoration: none; {_TINT[mark]}">{mark} {html.escape(line)}</{_TAG[mark]}>'
@@ -549,9 +562,11 @@ class Table(_WithData):
             raise ValueError(f"found rows of {[len(row) for row in self.rows]} cells, expected equally many")
 
     def __repr__(self):
-        widths = [max(map(len, column)) for column in zip(*self.rows)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in self.rows]
-        return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
+        rows = [[_plain(cell) for cell in row] for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        rows.insert(1, [_plain("─" * width) for width in widths])
+        padded = [[cell.ljust(width) for cell, width in zip(row, widths)] for row in rows]
+        return "\n".join("  ".join(row).rstrip() for row in padded)
 
     def _repr_html_(self):
         head, *body = [[html.escape(cell) for cell in row] for row in self.rows]
@@ -639,7 +654,7 @@ import functools
 class Outcome:
     "Tell what the check of an exercise found: `.solved`, and a `.message`."
     def __init__(self, solved, message):
-        self.solved, self.message = solved, message
+        self.solved, self.message = solved, _plain(message)
 
     def __repr__(self):
         return self.message

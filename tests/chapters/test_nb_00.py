@@ -3,8 +3,11 @@
 import copy
 import functools
 import math
+import os
 import random
 import struct
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -262,9 +265,6 @@ def test_nothing_is_not_the_same_as_nothing():
 
 
 def test_the_promise_holds_without_assertions():
-    import subprocess
-    import sys
-
     code = "from exp.nb_00 import *; a, b = History(), History(); a.add(1, .5, 3); b.add(9, .5, 3); same(a, b)"
     done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True)
     assert done.returncode and "AssertionError: different" in done.stderr
@@ -454,3 +454,60 @@ def test_exercise_reports_and_never_raises():
 
 def test_histories_can_be_copied():
     assert same(copy.deepcopy(made_up()), made_up()).word == "identical"
+
+
+# Consoles
+
+PRINTED = """
+from exp.nb_00 import *
+def run(name):
+    history = History(name)
+    for step in range(20):
+        history.add(1 / (step + 1), 0.5, 64)
+    return history
+def unsolved(): raise NotImplementedError
+check = exercise(lambda answer: answer())
+new, old = run("größer → ≈ – ✓ 数"), run("old")
+new.losses[5:] = [loss + 1e-7 for loss in new.losses[5:]]
+verdict = same(new, old)
+things = [new, verdict, verdict.figures(), show_diff(set_seed, smooth), Table(["─", "→"], [["✓", "✗"], ["○", "–"]])]
+things += [ledger([(smooth, new, None)]), check(list), check(unsolved), check(lambda: 1 / 0), new.plot(old)]
+new.losses[5] *= 2
+try: same(new, old)
+except AssertionError as error: things += [error]
+things += [outcome.message for outcome in things[6:9]]
+for thing in things:
+    print(thing)
+"""
+
+
+def printed(encoding):
+    "Run a script that prints everything at a console of some encoding; return what it printed."
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", PRINTED], env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode(encoding, "replace")[-500:]
+    return done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_console_that_lacks_our_signs_gets_plain_ones(encoding):
+    said = printed(encoding)
+    assert "close: first difference at mini-batch ~6, ~1e-07 within ten" in said
+    assert "set_seed -> smooth: 5 -> " in said
+    assert "different, not close: first difference at mini-batch ~6" in said
+    assert "ok list: solved" in said and "o unsolved: not solved yet" in said and "x <lambda>: it raised" in said
+    assert ("größer" if encoding == "cp1252" else "gr??er") in said and not set("─≈→✓✗○数") & set(said)
+    rule = said.splitlines().index("--  --")
+    assert said.splitlines()[rule - 1] == "-   ->" and said.splitlines()[rule + 1] == "ok  x"
+
+
+def test_where_the_console_can_all_signs_stay():
+    said = printed("utf-8")
+    assert "set_seed → smooth: 5 → " in said and "≈1e-07" in said and "✓ list: solved" in said and "数" in said
+
+
+def test_a_program_without_a_console_can_print_too(monkeypatch):
+    history = made_up(name="→")
+    for stdout in (None, type("Odd", (), {})()):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert repr(history).startswith("→: 60")
