@@ -16,7 +16,7 @@ import sys
 
 # %% ../nbs/00_workbench.ipynb #acb38a81
 def set_seed(seed: int):
-    "Start the random numbers of Python, PyTorch and (where it is loaded) NumPy at `seed`; see `torch.manual_seed`."
+    "Seed Python, PyTorch and, where it is loaded, NumPy; see `torch.manual_seed`."
     random.seed(seed)
     torch.manual_seed(seed)
     if "numpy" in sys.modules:
@@ -29,9 +29,9 @@ def near(
     rtol: float = 1e-5,   # allowed difference, relative to `b`
     atol: float = 1e-8,   # allowed difference where `b` is close to zero
 ) -> bool:                # NaN is near nothing
-    "Tell whether `a` and `b` have the same shape and nearly the same values; see `torch.allclose`."
-    a, b = (value.detach().cpu() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
-            for value in (a, b))
+    "Tell whether two have the same shape and nearly the same values; see `torch.allclose`."
+    a, b = (value.detach().cpu() if isinstance(value, torch.Tensor)
+            else torch.as_tensor(value, dtype=torch.float64) for value in (a, b))
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol, atol)
 
 # %% ../nbs/00_workbench.ipynb #8244e363
@@ -59,7 +59,7 @@ _DPI = 144                           # sharp on a dense screen; shown at 72 dots
 
 # %% ../nbs/00_workbench.ipynb #d0297fc4
 def _style(ax):
-    "Give axes our colours: grey for frames and words, the series' palette for lines."
+    "Set our colours: grey for frames and words, the series' palette for lines."
     ax.set_facecolor("none")
     ax.set_prop_cycle(color=COLORS)
     ax.tick_params(colors=GREY)
@@ -75,8 +75,8 @@ def canvas(
     width: float = 9.0,    # inches
     height: float = 3.4,   # inches
 ):                         # the figure and its axes, a list of `rows * cols`
-    "Make a figure to draw on, legible on light and dark ground (matplotlib without pyplot: no global state)."
-    from matplotlib.figure import Figure
+    "Make a figure to draw on, legible on light and dark ground."
+    from matplotlib.figure import Figure                 # no pyplot: no global state
     fig = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="none")
     axes = list(fig.subplots(rows, cols, squeeze=False).flat)
     for ax in axes:
@@ -85,41 +85,51 @@ def canvas(
 
 # %% ../nbs/00_workbench.ipynb #7f3c3607
 def _means(values, parts=10):
-    "Average `values` over ten parts of equal length (fewer, if they are few), to four digits."
-    ends = [len(values) * i // min(parts, len(values)) for i in range(min(parts, len(values)) + 1)]
+    "Average `values` over ten parts of equal length (or fewer parts), to four digits."
+    n = min(parts, len(values))
+    ends = [len(values) * i // n for i in range(n + 1)]
     return [float(f"{sum(values[a:b]) / (b - a):.4g}") for a, b in zip(ends, ends[1:])]
 
-def _drawn(fig):
+def _sum_up(name, values, loose):
+    "Return what is compared of a line: no means where they depend on the last digits."
+    means = {} if loose else {"means": _means(values)}
+    return {"name": name, "points": len(values), **means}
+
+def _drawn(fig, loose=False):
     "Sum up the lines and bars of a figure."
-    drawn = [(line.get_label(), list(line.get_ydata())) for ax in fig.axes for line in ax.lines]
-    bars = [bars for ax in fig.axes for bars in ax.containers if hasattr(bars, "datavalues")]
+    lines = [line for ax in fig.axes for line in ax.lines]
+    bars = [b for ax in fig.axes for b in ax.containers if hasattr(b, "datavalues")]
+    drawn = [(line.get_label(), list(line.get_ydata())) for line in lines]
     drawn += [("bars", list(map(float, each.datavalues))) for each in bars]
-    return [{"name": name, "points": len(values), "means": _means(values)} for name, values in drawn if values]
+    return [_sum_up(name, values, loose) for name, values in drawn if values]
 
 # %% ../nbs/00_workbench.ipynb #eba85e5e
 class Picture:
-    "Show a matplotlib figure with alternative text: an image in a notebook, a sentence elsewhere."
-    def __init__(self, fig, alt, loose=False):           # loose: what is drawn hangs on the last digits of floats
+    "Show a figure with alternative text: an image in a notebook, a sentence elsewhere."
+    def __init__(
+        self,
+        fig,                   # a matplotlib `Figure`
+        alt: str,              # what it shows, in words
+        loose: bool = False,   # whether what is drawn depends on the last digits of floats
+    ):
         self.fig, self.alt, self.loose = fig, alt, loose
 
     def __repr__(self):
         return _plain(self.alt)
 
     def png(self) -> bytes:
-        "Draw the figure, with a palette of 128 colours."
+        "Draw the figure, with a palette of 128 colours: a third of the bytes."
         from PIL import Image
         drawn, small = io.BytesIO(), io.BytesIO()
         self.fig.savefig(drawn, format="png", dpi=_DPI)
-        Image.open(drawn).quantize(128).save(small, format="png", optimize=True)     # a third of the bytes
+        Image.open(drawn).quantize(128).save(small, format="png", optimize=True)
         return small.getvalue()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        png = self.png()
+        png, drawn = self.png(), _drawn(self.fig, self.loose)
         width, height = (side // 2 for side in struct.unpack(">II", png[16:24]))
+        about = {"alt": self.alt, "width": width, "height": height, "drawn": drawn}
         shown = {"image/png": base64.b64encode(png).decode(), "text/plain": self.alt}
-        about = {"alt": self.alt, "width": width, "height": height, "drawn": _drawn(self.fig)}
-        for line in about["drawn"] if self.loose else ():
-            del line["means"]
         return shown, {"image/png": about}
 
 # %% ../nbs/00_workbench.ipynb #230d2fe7
@@ -140,15 +150,16 @@ def smooth(
     values: list,       # a number per mini-batch
     reach: int = None,  # neighbours on each side; None: a fiftieth of the run
 ) -> list:              # as long as `values`
-    "Average each value with its neighbours; at the start the window shrinks, at the end it is cut off."
-    reach = len(values) // 50 if reach is None else reach
+    "Average each value with its neighbours: fewer at the start, cut off at the end."
+    n = len(values)
+    reach = n // 50 if reach is None else reach
     total = [0.0, *itertools.accumulate(values)]
-    spans = [(i - min(i, reach), min(i + min(i, reach) + 1, len(values))) for i in range(len(values))]
+    spans = [(i - min(i, reach), min(i + min(i, reach) + 1, n)) for i in range(n)]
     return [(total[end] - total[start]) / (end - start) for start, end in spans]
 
 # %% ../nbs/00_workbench.ipynb #d0de2d5f
 def _label(history):
-    "Give the name as matplotlib should print it: it takes $ for mathematics, and hides names that start with _."
+    "Return the name for matplotlib, where `$` is mathematics and a first `_` hides it."
     name = history.name.replace("$", r"\$")
     return " " + name if name.startswith("_") else name
 
@@ -160,15 +171,16 @@ def _lines(ax, histories, series, unit=1.0):
         color, below = COLORS[i % len(COLORS)], len(histories) - 1 - i
         if len(histories) <= 2:
             ax.plot(values, color=color, alpha=0.3, linewidth=0.7)
-        ax.plot(smooth(values), color=color, linewidth=1.6 + below * min(2.2, 16 / len(histories)),
-                label=_label(history))
+        width = 1.6 + below * min(2.2, 16 / len(histories))
+        ax.plot(smooth(values), color=color, linewidth=width, label=_label(history))
 
 # %% ../nbs/00_workbench.ipynb #1fb1859e
 def _validation(ax, histories, series, unit=1.0):
     "Draw validation results as dots joined by dashes."
     for i, history in enumerate(histories):
         values = [unit * value for value in getattr(history, series)]
-        ax.plot(history.valid_steps, values, "o--", color=COLORS[i % len(COLORS)], markeredgecolor=GREY)
+        color = COLORS[i % len(COLORS)]
+        ax.plot(history.valid_steps, values, "o--", color=color, markeredgecolor=GREY)
     if any(history.valid_steps for history in histories):
         ax.plot([], [], "o--", color=GREY, label="validation")
 
@@ -177,7 +189,8 @@ def _describe(histories):
     "Put into words what a plot of histories shows."
     below = ", ".join(history.name for history in histories[:-1])
     over = f", drawn over: {below}" if below else ""
-    return f"Line charts of training loss and accuracy per mini-batch, smoothed. {histories[-1]}{over}."
+    what = "Line charts of training loss and accuracy per mini-batch, smoothed."
+    return f"{what} {histories[-1]}{over}."
 
 # %% ../nbs/00_workbench.ipynb #60d90af8
 def plot_histories(
@@ -185,12 +198,15 @@ def plot_histories(
 ) -> Picture:
     "Draw the losses and accuracies of several runs over each other."
     fig, axes = canvas(1, 2)
-    for ax, what, unit in zip(axes, ["loss", "accuracy"], [1.0, 100.0]):
-        _lines(ax, histories, {"loss": "losses", "accuracy": "accs"}[what], unit)
-        _validation(ax, histories, {"loss": "valid_losses", "accuracy": "valid_accs"}[what], unit)
-        ax.set(xlabel="mini-batches seen", ylabel={"loss": "loss (nats)", "accuracy": "accuracy (%)"}[what])
+    both = [("losses", "valid_losses", "loss (nats)", 1.0),
+            ("accs", "valid_accs", "accuracy (%)", 100.0)]
+    for ax, (training, validation, label, unit) in zip(axes, both):
+        _lines(ax, histories, training, unit)
+        _validation(ax, histories, validation, unit)
+        ax.set(xlabel="mini-batches seen", ylabel=label)
     axes[0].set_ylim(0, None)
-    for line in axes[1].legend(frameon=False, labelcolor=GREY, loc="lower right", fontsize=9).get_lines():
+    legend = axes[1].legend(frameon=False, labelcolor=GREY, loc="lower right", fontsize=9)
+    for line in legend.get_lines():
         line.set_linewidth(min(line.get_linewidth(), 4))
     return Picture(fig, _describe(histories))
 
@@ -226,7 +242,10 @@ def _count(n):
 # %% ../nbs/00_workbench.ipynb #e20c6c71
 class History:
     "Record loss (nats) and accuracy (0 to 1) of mini-batches, and validation results."
-    def __init__(self, name="this loop"):
+    def __init__(
+        self,
+        name: str = "this loop",   # what plots and tables call the run
+    ):
         self.name = name
         self.losses, self.accs, self.sizes = [], [], []      # one of each per mini-batch
         self.epoch_ends = []                                 # mini-batches seen by then
@@ -240,21 +259,30 @@ class History:
             words.append(f"validation accuracy {self.valid_accs[-1]:.2%}")
         return _plain(", ".join(words))
 
-    def add(self, loss, acc, n):
-        "Record a mini-batch. Raise `FloatingPointError` or `ValueError` for what cannot be."
+    def add(
+        self,
+        loss,   # of a mini-batch (nats): a number or a tensor of one element
+        acc,    # its accuracy, 0 to 1
+        n,      # how many samples it has
+    ):
+        "Record a mini-batch. Raise `FloatingPointError` or `ValueError` if it cannot be."
         where = f"at epoch {len(self.epoch_ends) + 1}, mini-batch {self.in_epoch + 1}"
         values = _finite(loss, where), _share(acc), _count(n)
         for series, value in zip((self.losses, self.accs, self.sizes), values):
             series.append(value)
 
     def end_epoch(self):
-        "Mark the end of an epoch (a single one may stay open). Raise `ValueError` if empty."
+        "Mark the end of an epoch (the last may stay open). Raise `ValueError` if empty."
         if self.in_epoch == 0:
             raise ValueError(f"epoch {len(self.epoch_ends) + 1} had no mini-batch: "
                              "is the data loader used up?")
         self.epoch_ends.append(len(self.losses))
 
-    def validate(self, loss, acc):
+    def validate(
+        self,
+        loss,   # of the validation set (nats)
+        acc,    # its accuracy, 0 to 1
+    ):
         "Record a validation after the mini-batches so far. Raise errors as `add` does."
         loss, acc = _finite(loss, "in validation"), _share(acc)
         self.valid_steps.append(len(self.losses))
@@ -273,12 +301,12 @@ class History:
 
     @property
     def epoch_losses(self) -> list:
-        "Return each epoch's mean training loss, weighted by size, the unfinished one's too."
+        "Return each epoch's mean loss, weighted by batch size, the unfinished one too."
         return epoch_means(self.losses, self.sizes, self._ends)
 
     @property
     def epoch_accs(self) -> list:
-        "Return each epoch's mean training accuracy, in the same way."
+        "Return each epoch's mean accuracy, in the same way."
         return epoch_means(self.accs, self.sizes, self._ends)
 
     def plot(self, *others) -> Picture:
@@ -287,10 +315,14 @@ class History:
 
     def state_dict(self) -> dict:
         "Return a copy of everything recorded, a list under each name."
-        return {name: [*kept] for name, kept in vars(self).items() if isinstance(kept, list)}
+        own = vars(self).items()
+        return {name: [*series] for name, series in own if isinstance(series, list)}
 
-    def load_state_dict(self, state):
-        "Take up what `state_dict` returned. Raise `ValueError` for other names."
+    def load_state_dict(
+        self,
+        state: dict,   # what `state_dict` returned
+    ):
+        "Restore what was recorded. Raise `ValueError` for other names."
         found, expected = list(state), list(self.state_dict())
         if sorted(found) != sorted(expected):
             raise ValueError(f"history: found the records {found}, expected {expected}")
@@ -307,22 +339,27 @@ def train_accs(history) -> list:
 
 # %% ../nbs/00_workbench.ipynb #1d34b930
 def plot_epochs(history: History) -> Picture:
-    "Draw the mean training loss and accuracy of each epoch, and what validation said after it (once an epoch)."
+    "Draw the training loss and accuracy of each epoch, and its validation (once an epoch)."
     fig, axes = canvas(1, 2)
-    both = [(history.epoch_losses, history.valid_losses), (history.epoch_accs, history.valid_accs)]
-    for ax, pair, label, unit in zip(axes, both, ["loss (nats)", "accuracy (%)"], [1, 100]):
+    both = [(history.epoch_losses, history.valid_losses, "loss (nats)", 1),
+            (history.epoch_accs, history.valid_accs, "accuracy (%)", 100)]
+    for ax, (*pair, label, unit) in zip(axes, both):
         for values, name, style in zip(pair, ["training", "validation"], ["o-", "s--"]):
-            ax.plot(range(1, len(values) + 1), [unit * value for value in values], style, label=name)
+            numbers = range(1, len(values) + 1)
+            ax.plot(numbers, [unit * value for value in values], style, label=name)
         ax.set(xlabel="epoch", ylabel=label, xticks=range(1, len(pair[0]) + 1))
         ax.legend(frameon=False, labelcolor=GREY)
-    return Picture(fig, f"Line charts of loss and accuracy per epoch, training and validation. {history}.")
+    words = "Line charts of loss and accuracy per epoch, training and validation."
+    return Picture(fig, f"{words} {history}.")
 
 # %% ../nbs/00_workbench.ipynb #e5588026
 def _differences(new, old):
-    "Give the difference of each pair of losses, relative where the loss is above 1."
+    "Return the difference of each pair of losses, relative where the loss is above 1."
     return [abs(a - b) / max(abs(b), 1.0) for a, b in zip(new.losses, old.losses)]
 
 # %% ../nbs/00_workbench.ipynb #e4b8d6f1
+_DATA = "application/vnd.training-refactored+json"   # keys in alphabetical order, as stored
+
 class _WithData:
     "Let a notebook store `.data`, if there is any, beside what it shows."
     data = None
@@ -333,45 +370,49 @@ class _WithData:
             page = {"text/html": self._repr_html_()} if hasattr(self, "_repr_html_") else {}
             return shown | page
 
-_DATA = "application/vnd.training-refactored+json"       # keys in alphabetical order, as stored
-
 # %% ../nbs/00_workbench.ipynb #3a6423b8
 class Verdict(_WithData):
-    "Measure two runs: `.word`, `.first` mini-batch that differs, `.born` (within ten), `.largest`, `.mean` difference."
-    def __init__(self, new, old):
-        gaps = _differences(new, old)
+    "Measure two runs: `.word`, `.first` difference, `.born` (in ten), `.largest`, `.mean`."
+    def __init__(
+        self,
+        new: History,   # the run of the refactored loop
+        old: History,   # the run of the loop before it
+    ):
+        gaps, means = _differences(new, old), zip(new.epoch_losses, old.epoch_losses)
         first = next((i for i, gap in enumerate(gaps) if gap > 0), None)
         self.word = "identical" if first is None else "close"
         self.steps, self.first = len(gaps), None if first is None else first + 1
         self.born = 0.0 if first is None else max(gaps[first : first + 10])
         self.largest = max(gaps, default=0.0)
-        means = zip(new.epoch_losses, old.epoch_losses)
         self.mean = max((abs(a / b - 1) for a, b in means if b), default=0.0)
         self.validated = bool(new.valid_losses and old.valid_losses)
         self.data = {"kind": "verdict", "new": new.name, "old": old.name, "word": self.word}
 
     def figures(self) -> str:
-        "Word how far two runs differ."
-        return _plain(f"first difference at mini-batch ≈{self.first}, ≈{self.born:.0e} within ten; "
-                      f"largest ≈{self.largest:.0e}, of epoch means ≈{self.mean:.0e}")
+        "Say in figures how far two runs differ."
+        born, top, mean = (f"≈{gap:.0e}" for gap in (self.born, self.largest, self.mean))
+        return _plain(f"first difference at mini-batch ≈{self.first}, {born} within ten; "
+                      f"largest {top}, of epoch means {mean}")
 
     def __repr__(self):
         equal = f"{self.steps} of {self.steps} losses are equal, bit for bit"
-        figures = equal if self.first is None else self.figures()
-        return f"{self.word}: {figures}" + (f"; validation is {self.word} too" if self.validated else "")
+        words = f"{self.word}: {equal if self.first is None else self.figures()}"
+        return words + (f"; validation is {self.word} too" if self.validated else "")
 
 # %% ../nbs/00_workbench.ipynb #2294dea4
 def _batches_differ(new, old):
-    "Complain if two runs did not see mini-batches of the same sizes, or are one and the same."
-    if new is old or not new.sizes:
-        return "nothing to compare: " + ("a history with itself" if new is old else "no mini-batch was recorded")
+    "Complain if two runs saw mini-batches of other sizes, or are one and the same."
+    if new is old:
+        return "nothing to compare: a history with itself"
+    if not new.sizes:
+        return "nothing to compare: no mini-batch was recorded"
     if new.sizes != old.sizes or new._ends != old._ends:
-        counts = [f"{h.name}: {len(h.sizes)} mini-batches of {sum(h.sizes)} samples, epochs end at {h._ends}"
-                  for h in (new, old)]
+        counts = [f"{h.name}: {len(h.sizes)} mini-batches of {sum(h.sizes)} samples, "
+                  f"epochs end at {h._ends}" for h in (new, old)]
         return "not the same mini-batches: " + "; ".join(counts)
 
 # %% ../nbs/00_workbench.ipynb #dd3a1f90
-_BORN, _JUMP, _MEAN = 5e-6, 1_000, 0.1                   # largest difference at first; growth at once; of epoch means
+_BORN, _JUMP, _MEAN = 5e-6, 1_000, 0.1   # at most: at first, growth at once, of epoch means
 
 def _losses_differ(new, old):
     "Complain if the losses differ by more than rounding explains."
@@ -380,7 +421,8 @@ def _losses_differ(new, old):
         return f"different, not close: {verdict.figures()}"
     for step, gap in enumerate(_differences(new, old), 1):
         if gap > _JUMP * top:
-            return f"different: at mini-batch {step} the difference jumps from ≈{top:.0e} to ≈{gap:.0e}"
+            return (f"different: at mini-batch {step} the difference jumps "
+                    f"from ≈{top:.0e} to ≈{gap:.0e}")
         top = max(top, gap)
 
 # %% ../nbs/00_workbench.ipynb #42fc397c
@@ -390,7 +432,8 @@ def _accuracies_differ(new, old):
     agree = next((i for i, gap in enumerate(gaps) if gap > 1e-5), len(gaps))
     flips = [i + 1 for i in range(agree) if new.accs[i] != old.accs[i]]
     if len(flips) > (max(1, agree // 100) if any(gaps) else 0):
-        return f"the losses agree, {len(flips)} of {agree} accuracies do not, the first at mini-batch {flips[0]}"
+        return (f"the losses agree, {len(flips)} of {agree} accuracies do not, "
+                f"the first at mini-batch {flips[0]}")
     if any(abs(a - b) > 0.005 for a, b in zip(new.epoch_accs, old.epoch_accs)):
         return f"mean accuracies differ: {new.epoch_accs}, {old.epoch_accs}"
 
@@ -402,18 +445,24 @@ def _validation_differs(new, old):
     if new.valid_steps != old.valid_steps:
         return f"validated after other mini-batches: {new.valid_steps}, {old.valid_steps}"
     largest = max(_differences(new, old))
-    by_loss, by_acc = (0, 0) if largest == 0 else (1e-4, 5e-4) if largest <= 1e-5 else (0.05, 0.01)
-    losses, accs = zip(new.valid_losses, old.valid_losses), zip(new.valid_accs, old.valid_accs)
-    if any(abs(a - b) > by_loss * max(b, 1) for a, b in losses) or any(abs(a - b) > by_acc for a, b in accs):
-        return f"validation differs: {new.valid_losses}, {old.valid_losses}; {new.valid_accs}, {old.valid_accs}"
+    by_loss, by_acc = (0.05, 0.01) if largest > 1e-5 else (1e-4, 5e-4)
+    if largest == 0:
+        by_loss, by_acc = 0, 0
+    losses = zip(new.valid_losses, old.valid_losses)
+    accs = zip(new.valid_accs, old.valid_accs)
+    far = any(abs(a - b) > by_loss * max(b, 1) for a, b in losses)
+    if far or any(abs(a - b) > by_acc for a, b in accs):
+        return (f"validation differs: {new.valid_losses}, {old.valid_losses}; "
+                f"{new.valid_accs}, {old.valid_accs}")
 
 # %% ../nbs/00_workbench.ipynb #0704c55b
 def same(
     new: History,   # the run of the refactored loop
-    old: History,   # the run of the loop before it: same initial weights, same mini-batches
+    old: History,   # the run before it: same initial weights, same mini-batches
 ) -> Verdict:       # its `.word` is "identical" or "close"
-    "Compare two runs; raise `AssertionError` with figures if they differ by more than rounding explains."
-    for differ in (_batches_differ, _losses_differ, _accuracies_differ, _validation_differs):
+    "Compare two runs. Raise `AssertionError` if they differ by more than rounding."
+    checks = (_batches_differ, _losses_differ, _accuracies_differ, _validation_differs)
+    for differ in checks:
         if complaint := differ(new, old):
             raise AssertionError(_plain(complaint))
     return Verdict(new, old)
@@ -427,40 +476,54 @@ import linecache
 import textwrap
 
 # %% ../nbs/00_workbench.ipynb #1b7380f5
+def _function(thing):
+    "Return the function in a property or a class method; anything else as it is."
+    return getattr(thing, "fget", getattr(thing, "__func__", thing))
+
+def _class_around(code, name):
+    "Return the source of the class in whose cell a method's code stands; else None."
+    lines = linecache.getlines(code.co_filename)
+    for node in ast.walk(ast.parse("".join(lines))):
+        if isinstance(node, ast.ClassDef) and node.name == name \
+                and node.lineno <= code.co_firstlineno <= node.end_lineno:
+            return textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
+
 def _source(thing):
-    "Give the source text of a function or class, notebook or module."
+    "Return the source text of a function or class, notebook or module."
     try:
         return textwrap.dedent(inspect.getsource(thing))
     except (TypeError, OSError):                         # a class in a notebook
-        for method in filter(inspect.isfunction, vars(thing).values() if inspect.isclass(thing) else ()):
-            code = inspect.unwrap(method).__code__
-            lines = linecache.getlines(code.co_filename)
-            for node in ast.walk(ast.parse("".join(lines))):
-                if isinstance(node, ast.ClassDef) and node.lineno <= code.co_firstlineno <= node.end_lineno \
-                        and node.name == thing.__name__:
-                    return textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
-        raise ValueError(f"found no source of {thing!r}, expected a function or class of a cell or a file") from None
+        own = map(_function, vars(thing).values() if inspect.isclass(thing) else ())
+        for method in filter(inspect.isfunction, own):
+            if found := _class_around(inspect.unwrap(method).__code__, thing.__name__):
+                return found
+        raise ValueError(f"found no source of {thing!r}, "
+                         "expected a function or class of a cell or a file") from None
 
 # %% ../nbs/00_workbench.ipynb #6b5dbdd7
 import tokenize
 
 # %% ../nbs/00_workbench.ipynb #83f79ad4
-_NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+_NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE,
+            tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 def _tokens(text):
     "List the tokens of `text` that are code."
-    return [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type not in _NO_CODE]
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [token for token in tokens if token.type not in _NO_CODE]
 
 # %% ../nbs/00_workbench.ipynb #b5d8303b
 def _docstring_rows(node):
-    "Give the line numbers of a docstring that has them to itself."
+    "Return the line numbers of a docstring that has them to itself."
     doc, rest = node.body[0], node.body[1:]
     alone = doc.lineno > node.lineno and not (rest and rest[0].lineno <= doc.end_lineno)
-    return range(doc.lineno, doc.end_lineno + 1) if ast.get_docstring(node) is not None and alone else ()
+    if ast.get_docstring(node) is None or not alone:
+        return ()
+    return range(doc.lineno, doc.end_lineno + 1)
 
 # %% ../nbs/00_workbench.ipynb #fab1c626
 def _colon(tokens, row):
-    "Find the end (row, column) of the `:` that ends the signature which starts in line `row`."
+    "Return where (row, column) the signature that starts in line `row` ends, with its `:`."
     depth = 0
     for token in tokens:
         if token.start[0] >= row:
@@ -478,8 +541,10 @@ def _signature(node):
     return " " * node.col_offset + f"{kind} {node.name}({ast.unparse(node.args)}):"
 
 # %% ../nbs/00_workbench.ipynb #bef18944
-def source_lines(thing) -> list:
-    "List the lines of code of a function or class, no docstrings and comment lines. `ValueError` if it has no source."
+def source_lines(
+    thing,    # a function or class, of a notebook or of a module
+) -> list:    # its lines of code: no docstrings, no comment lines, one line for a signature
+    "List the lines of code of a function or class. Raise `ValueError` if it has no source."
     text = _source(thing)
     lines, tokens = text.splitlines(), _tokens(text)
     rows = {row for token in tokens for row in range(token.start[0], token.end[0] + 1)}
@@ -489,37 +554,49 @@ def source_lines(thing) -> list:
             row, column = _colon(tokens, node.lineno)
             if row > node.lineno and not isinstance(node, ast.ClassDef):
                 rows -= set(range(node.lineno + 1, row + 1))
-                lines[node.lineno - 1] = (_signature(node) + lines[row - 1][column:].split("#")[0]).rstrip()
+                rest = lines[row - 1][column:].split("#")[0]
+                lines[node.lineno - 1] = (_signature(node) + rest).rstrip()
     return [lines[row - 1] for row in sorted(rows)]
 
 # %% ../nbs/00_workbench.ipynb #9b7f1e73
 def _marked(old, new):
-    "Pair each line of a diff with its mark: `-` only in `old`, `+` only in `new`, `>` indented anew, a space in both."
+    "Pair each line with its mark: `-` old, `+` new, `>` indented anew, a space in both."
     bare = [[line.strip() for line in lines] for lines in (old, new)]
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, *bare, autojunk=False).get_opcodes():
+    match = difflib.SequenceMatcher(None, *bare, autojunk=False)
+    for tag, a, b, c, d in match.get_opcodes():
         if tag == "equal":
-            yield from ((" " if before == after else ">", after) for before, after in zip(old[a:b], new[c:d]))
+            pairs = zip(old[a:b], new[c:d])
+            yield from ((" " if before == now else ">", now) for before, now in pairs)
         else:
             yield from (("-", line) for line in old[a:b])
             yield from (("+", line) for line in new[c:d])
 
-# %% ../nbs/00_workbench.ipynb #c57fd1f4
-_TINT = {"-": "background-color: rgba(229, 83, 75, 0.22)", "+": "background-color: rgba(46, 160, 67, 0.22)",
+# %% ../nbs/00_workbench.ipynb #793c0243
+_TINT = {"-": "background-color: rgba(229, 83, 75, 0.22)",
+         "+": "background-color: rgba(46, 160, 67, 0.22)",
          ">": "background-color: rgba(128, 128, 128, 0.14)", " ": ""}
-_PRE = "margin: 0; white-space: pre; overflow-x: auto; line-height: 1.5"
 _TAG = {"-": "del", "+": "ins", ">": "span", " ": "span"}
+_PRE = "margin: 0; white-space: pre; overflow-x: auto; line-height: 1.5"
 
+# %% ../nbs/00_workbench.ipynb #c57fd1f4
 class Diff(_WithData):
-    "Show how two lists of lines differ: marked with -, + and > (indented anew), and coloured in a notebook."
-    def __init__(self, old, new, title, data=None):
+    "Show how lines differ: marked with -, + and > (indented anew), coloured in a notebook."
+    def __init__(
+        self,
+        old: list,     # lines
+        new: list,     # the lines that take their place
+        title: str,    # of the whole
+        data=None,     # what it says, for programs
+    ):
         self.lines, self.title, self.data = list(_marked(old, new)), title, data
 
     def __repr__(self):
-        return _plain("\n".join([self.title, *(f"{mark} {line}" for mark, line in self.lines)]))
+        rows = [f"{mark} {line}" for mark, line in self.lines]
+        return _plain("\n".join([self.title, *rows]))
 
     def _repr_html_(self):
-        rows = [f'<{_TAG[mark]} style="text-decoration: none; {_TINT[mark]}">{mark} {html.escape(line)}</{_TAG[mark]}>'
-                for mark, line in self.lines]
+        rows = [f'<{_TAG[mark]} style="text-decoration: none; {_TINT[mark]}">'
+                f"{mark} {html.escape(line)}</{_TAG[mark]}>" for mark, line in self.lines]
         return (f"<p><b>{html.escape(self.title)}</b></p>"
                 f'<pre style="{_PRE}">' + "\n".join(rows) + "</pre>")
 
@@ -540,13 +617,13 @@ import builtins
 # %% ../nbs/00_workbench.ipynb #6bd5852b
 def method_of(
     cls: type,   # the class that gets the method
-):               # adds a function (or a property) under its own name; the name keeps its meaning
-    "Decorate a function that becomes a method of a class. Raise `TypeError` for no class."
+):               # adds a function or property under its name; the name keeps its meaning
+    "Turn the function below into a method. Raise `TypeError` for anything but a class."
     if not isinstance(cls, type):
         raise TypeError(f"method_of: found a {type(cls).__name__}, expected a class: "
                         "write `@method_of(Model)` above the function")
     def add(method):
-        function = getattr(method, "fget", getattr(method, "__func__", method))
+        function = _function(method)
         name, known = function.__name__, inspect.unwrap(function).__globals__
         function.__qualname__ = f"{cls.__qualname__}.{name}"
         setattr(cls, name, method)
@@ -555,11 +632,18 @@ def method_of(
 
 # %% ../nbs/00_workbench.ipynb #4da6bc3a
 class Table(_WithData):
-    "Show rows under a header: HTML in a notebook, aligned text elsewhere. `ValueError` for rows of other lengths."
-    def __init__(self, header, rows, data=None):
-        self.rows, self.data = [[str(cell) for cell in row] for row in [header, *rows]], data
-        if any(len(row) != len(self.rows[0]) for row in self.rows):
-            raise ValueError(f"found rows of {[len(row) for row in self.rows]} cells, expected equally many")
+    "Show rows under a header: HTML in a notebook, aligned text elsewhere."
+    def __init__(
+        self,
+        header: list,   # the names of the columns
+        rows: list,     # of cells, as many in each; else `ValueError`
+        data=None,      # what the table says, for programs
+    ):
+        self.rows = [[str(cell) for cell in row] for row in [header, *rows]]
+        self.data = data
+        lengths = [len(row) for row in self.rows]
+        if any(length != lengths[0] for length in lengths):
+            raise ValueError(f"found rows of {lengths} cells, expected equally many")
 
     def __repr__(self):
         rows = [[_plain(cell) for cell in row] for row in self.rows]
@@ -569,11 +653,11 @@ class Table(_WithData):
         return "\n".join("  ".join(row).rstrip() for row in padded)
 
     def _repr_html_(self):
-        head, *body = [[html.escape(cell) for cell in row] for row in self.rows]
-        top = "".join(f'<th scope="col" style="text-align: left">{cell}</th>' for cell in head)
-        rows = "".join("<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in row) + "</tr>"
-                       for row in body)
-        return f"<table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>"
+        (head, *body), left = self.rows, 'style="text-align: left"'
+        names = [f'<th scope="col" {left}>{html.escape(cell)}</th>' for cell in head]
+        rows = [[f"<td {left}>{html.escape(cell)}</td>" for cell in row] for row in body]
+        top, *below = ["<tr>" + "".join(row) + "</tr>" for row in [names, *rows]]
+        return f"<table><thead>{top}</thead><tbody>{''.join(below)}</tbody></table>"
 
 # %% ../nbs/00_workbench.ipynb #85a03387
 def _step(thing, history, verdict):
@@ -599,10 +683,13 @@ import time
 
 # %% ../nbs/00_workbench.ipynb #ecdcaafc
 class LiveOutput:
-    "Show one thing after another in one place of a notebook; `.shown`: is there a notebook?"
-    def __init__(self, seconds=0.5):
+    "Show things one after another in one place; `.shown` tells if there is a notebook."
+    def __init__(
+        self,
+        seconds: float = 0.5,   # between two drawings, at least
+    ):
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        self.shown = getattr(shell, "kernel", None) is not None      # a notebook, no terminal
+        self.shown = getattr(shell, "kernel", None) is not None    # a notebook, no terminal
         self.seconds, self._handles, self._next = seconds, [], time.monotonic() + seconds
 
     @property
@@ -611,7 +698,7 @@ class LiveOutput:
         return self.shown and time.monotonic() > self._next
 
     def show(self, *makers):
-        "Call functions and show what they return, each in the place of what it returned before."
+        "Call functions without arguments; show what each returns, in a place of its own."
         if self.shown:
             from IPython.display import display
             start = time.monotonic()
@@ -626,7 +713,11 @@ class LiveOutput:
 # %% ../nbs/00_workbench.ipynb #b751b1b9
 class LiveCurve(History):
     "Record like a `History`, and draw while training runs: one figure, updated in place."
-    def __init__(self, name="this loop", seconds=0.5):
+    def __init__(
+        self,
+        name: str = "this loop",   # what plots and tables call the run
+        seconds: float = 0.5,      # between two drawings, at least
+    ):
         super().__init__(name)
         self.output = LiveOutput(seconds)
 
@@ -653,16 +744,23 @@ import functools
 # %% ../nbs/00_workbench.ipynb #05d8a256
 class Outcome:
     "Tell what the check of an exercise found: `.solved`, and a `.message`."
-    def __init__(self, solved, message):
+    def __init__(
+        self,
+        solved: bool,   # whether the answer is right
+        message: str,   # to the learner
+    ):
         self.solved, self.message = solved, _plain(message)
 
     def __repr__(self):
         return self.message
 
 # %% ../nbs/00_workbench.ipynb #a9e84d31
+_BLANK = ("not solved yet. Replace `raise NotImplementedError` with your code "
+          "and run both cells again; the hints above unfold.")
+
 def exercise(
-    check,   # takes the answer (a function or class), raises `AssertionError` with a hint if it is wrong
-):           # takes the answer, gives an `Outcome` and raises nothing; the bare check: `.__wrapped__`
+    check,   # takes the answer; raises `AssertionError` with a hint if it is wrong
+):           # takes the answer and returns an `Outcome`; `.__wrapped__` is the bare check
     "Turn a check that raises into one that reports."
     @functools.wraps(check)
     def report(answer):
@@ -671,10 +769,11 @@ def exercise(
             check(answer)
         except (Exception, SystemExit) as error:
             if isinstance(error, NotImplementedError) and not error.args:
-                return Outcome(False, f"○ {name}: not solved yet. Replace `raise NotImplementedError` with your code "
-                                      "and run both cells again; the hints above unfold.")
-            words = str(error) if isinstance(error, AssertionError) else f"it raised {type(error).__name__}: {error}"
-            return Outcome(False, f"✗ {name}: {words or 'an assertion failed'}")
+                return Outcome(False, f"○ {name}: {_BLANK}")
+            words = str(error) or "an assertion failed"
+            if not isinstance(error, AssertionError):
+                words = f"it raised {type(error).__name__}: {error}"
+            return Outcome(False, f"✗ {name}: {words}")
         return Outcome(True, f"✓ {name}: solved")
     return report
 
