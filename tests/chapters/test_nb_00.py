@@ -1,9 +1,12 @@
-"""The workbench: `near`, `History`, `same`, `show_diff`, `Table`, `ledger`, `LiveCurve`, `exercise`."""
+"""The workbench: `near`, `History`, `same`, `show_diff`, `method_of`, `Table`, `ledger`, `LiveOutput`, `exercise`."""
 
+import builtins
 import copy
 import functools
+import inspect
 import math
 import os
+import pydoc
 import random
 import struct
 import subprocess
@@ -14,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import exp.nb_00
 from exp.nb_00 import *
 
 floats = st.floats(-1e6, 1e6, width=32)
@@ -93,6 +97,70 @@ def test_a_loss_that_is_not_finite_is_named_with_epoch_and_batch(loss):
 def test_an_empty_epoch_is_refused():
     with pytest.raises(ValueError, match="epoch 1 had no mini-batch"):
         History().end_epoch()
+    history = made_up(2)
+    history.end_epoch()
+    with pytest.raises(ValueError, match="epoch 2 had no mini-batch"):
+        history.end_epoch()
+
+
+@given(st.lists(st.integers(1, 4), max_size=5), st.integers(0, 3))
+def test_a_history_counts_the_mini_batches_of_the_open_epoch(epochs, more):
+    history, rng = History(), random.Random(0)
+    for n in epochs:
+        for _ in range(n):
+            history.add(rng.random(), rng.random(), rng.randint(1, 9))
+        assert history.in_epoch == n
+        history.end_epoch()
+    for _ in range(more):
+        history.add(rng.random(), rng.random(), rng.randint(1, 9))
+    assert history.in_epoch == more
+    ends = [sum(epochs[: i + 1]) for i in range(len(epochs))] + [sum(epochs) + more] * (more > 0)
+    assert history.epoch_losses == epoch_means(history.losses, history.sizes, ends) == train_losses(history)
+    assert history.epoch_accs == epoch_means(history.accs, history.sizes, ends) == train_accs(history)
+
+
+def test_a_history_gives_out_everything_that_it_recorded_and_takes_it_up():
+    history = made_up(7)
+    history.end_epoch()
+    history.validate(0.5, 0.9)
+    history.add(0.25, 1.0, 16)
+    for other in (History("another"), LiveCurve("another")):
+        other.load_state_dict(history.state_dict())
+        assert repr(other).partition(":")[2] == repr(history).partition(":")[2] and same(other, history).validated
+    recorded = {name for name, value in vars(history).items() if name != "name"}
+    assert set(history.state_dict()) == recorded == set(LiveCurve().state_dict())
+
+
+def test_a_saved_state_is_a_copy_both_ways():
+    history, other = made_up(3), History()
+    saved = history.state_dict()
+    history.add(1.0, 0.5, 64)
+    other.load_state_dict(saved)
+    other.add(1.0, 0.5, 64)
+    other.end_epoch()
+    assert [len(values) for values in saved.values()] == [3, 3, 3, 0, 0, 0, 0]
+
+
+def test_a_subclass_saves_what_it_records_more():
+    class Timed(History):
+        def __init__(self):
+            super().__init__()
+            self.seconds, self.limit = [], 5
+
+    timed, again = Timed(), Timed()
+    timed.seconds.append(0.25)
+    again.load_state_dict(timed.state_dict())
+    assert again.seconds == [0.25] and set(timed.state_dict()) - set(History().state_dict()) == {"seconds"}
+
+
+@pytest.mark.parametrize("change", [{"speeds": []}, {"losses": None}, {"losses": None, "speeds": []}])
+def test_a_state_with_other_names_is_refused(change):
+    state = {**made_up(3).state_dict(), **change}
+    state = {name: values for name, values in state.items() if values is not None}
+    history = made_up(2)
+    with pytest.raises(ValueError, match="history: found the records .*, expected .*losses"):
+        history.load_state_dict(state)
+    assert history.losses == made_up(2).losses
 
 
 @pytest.mark.parametrize("acc, n", [(1.5, 64), (-0.1, 64), (math.nan, 64), (0.5, 0), (0.5, -3), (0.5, 2.7)])
@@ -106,6 +174,14 @@ def test_what_cannot_be_is_not_recorded(acc, n):
 def test_validation_that_diverged_is_refused():
     with pytest.raises(FloatingPointError, match="nan in validation"):
         made_up().validate(math.nan, 0.5)
+
+
+@pytest.mark.parametrize("loss, acc", [(math.nan, 0.5), (0.5, 98.0)])
+def test_of_a_validation_that_is_refused_nothing_is_recorded(loss, acc):
+    history = made_up(3)
+    with pytest.raises((FloatingPointError, ValueError)):
+        history.validate(loss, acc)
+    assert history.state_dict() == made_up(3).state_dict()
 
 
 def test_a_loss_with_a_gradient_is_recorded_without_a_warning():
@@ -143,6 +219,13 @@ def test_a_single_plot_shows_the_smooth_line_over_the_raw_one():
     ax = made_up().plot().fig.axes[0]
     raw, line = ax.get_lines()[:2]
     assert list(raw.get_ydata()) == made_up().losses and list(line.get_ydata()) == smooth(made_up().losses)
+
+
+def test_the_colours_are_public_and_drawn():
+    assert {"COLORS", "GREY"} <= set(exp.nb_00.__all__) and len(set(COLORS)) == len(COLORS) == 6
+    ax = made_up(name="second").plot(made_up(name="first")).fig.axes[0]
+    assert [line.get_color() for line in ax.get_lines()[:4]] == [COLORS[0]] * 2 + [COLORS[1]] * 2
+    assert ax.xaxis.label.get_color() == GREY
 
 
 def test_plot_epochs_draws_training_and_validation():
@@ -185,7 +268,7 @@ def test_rounding_that_chaos_has_amplified_is_close():
 
 
 def change(name):
-    "Give a history that tells another story than `made_up()`."
+    "Return a history that tells another story than `made_up()`."
     new = made_up()
     if name == "a loss":
         new.losses[5] *= 1.001
@@ -371,6 +454,102 @@ def test_source_lines_say_what_has_no_source(thing):
         source_lines(thing)
 
 
+def test_the_source_of_a_class_of_a_notebook_is_found_by_any_of_its_methods():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    cells = ["before = 1\nclass Odd:\n    @property\n    def one(self):\n        return 1\nafter = 2",
+             "def two(self): return 2\nOdd.two = two\ndel Odd.one", "text = source_lines(Odd)"]
+    for cell in [cells[0], "from exp.nb_00 import source_lines", cells[2]]:
+        shell.run_cell(cell).raise_error()
+    assert shell.user_ns["text"] == ["class Odd:", "    @property", "    def one(self):", "        return 1"]
+    shell.run_cell(cells[1]).raise_error()
+    with pytest.raises(ValueError, match="found no source"):
+        shell.run_cell(cells[2]).raise_error()
+    InteractiveShell.clear_instance()
+
+
+# method_of
+
+
+class Shelf:
+    "Hold books."
+
+    def __init__(self, *books):
+        self.books = books
+
+
+globals()["before"] = "what this name meant before"
+
+
+@method_of(Shelf)
+def sum(self, start=0):
+    "Return the length of all names."
+    return sum(map(len, self.books), start)
+
+
+@method_of(Shelf)
+def before(self):
+    return self.books[0]
+
+
+@method_of(Shelf)
+def new_name(self):
+    return len(self.books)
+
+
+@method_of(Shelf)
+@property
+def last(self):
+    "Return the last book."
+    return self.books[-1]
+
+
+@method_of(Shelf)
+@classmethod
+def empty(cls):
+    return cls()
+
+
+@method_of(Shelf)
+@torch.no_grad()
+def reversed(self):
+    assert not torch.is_grad_enabled()
+    return Shelf(*reversed(self.books))
+
+
+def test_a_function_becomes_a_method_under_its_own_name():
+    shelf = Shelf("A", "BC")
+    assert (shelf.sum(), shelf.before(), shelf.new_name(), shelf.last) == (3, "A", 2, "BC")
+    assert Shelf.empty().books == () and shelf.reversed().books == ("BC", "A")
+    assert Shelf.sum.__doc__ == "Return the length of all names." and Shelf.last.__doc__ == "Return the last book."
+
+
+def test_the_name_of_a_method_means_what_it_meant_before():
+    assert sum is builtins.sum and reversed is builtins.reversed
+    assert before == "what this name meant before" and new_name is None
+
+
+def test_a_method_is_found_under_its_full_name():
+    inner = [Shelf.sum, Shelf.before, Shelf.last.fget, Shelf.empty.__func__, Shelf.reversed]
+    assert [f.__qualname__ for f in inner] == ["Shelf." + n for n in "sum before last empty reversed".split()]
+    with pytest.raises(TypeError, match=r"Shelf\.new_name\(\) takes 1 positional argument"):
+        Shelf().new_name(3)
+    assert "sum(self, start=0)" in pydoc.plain(pydoc.render_doc(Shelf))
+
+
+@pytest.mark.parametrize("thing", [print, Shelf(), None, "Shelf", lambda self: None])
+def test_only_a_class_gets_methods(thing):
+    with pytest.raises(TypeError, match=r"method_of: found a .*, expected a class: write `@method_of\(Model\)`"):
+        method_of(thing)
+
+
+def test_the_source_of_a_class_is_its_body_and_that_of_an_added_method_its_own():
+    assert source_lines(Shelf) == ["class Shelf:", "    def __init__(self, *books):", "        self.books = books"]
+    assert source_lines(Shelf.before) == ["@method_of(Shelf)", "def before(self):", "    return self.books[0]"]
+    assert "+     return len(self.books)" in repr(show_diff(Shelf.before, Shelf.new_name))
+
+
 # Table, ledger
 
 
@@ -395,7 +574,112 @@ def test_ledger_takes_every_figure_from_the_run():
     assert f"{train_losses(history)[-1]:.4f}" in text and "98.12%" in text and "identical" in text and "a step" in text
 
 
-# LiveCurve
+def bundle(thing):
+    "Return what a notebook stores of a thing."
+    from IPython.core.formatters import DisplayFormatter
+
+    data, metadata = DisplayFormatter().format(thing)
+    assert metadata == {} and data["text/plain"] == repr(thing)
+    assert data.get("text/html") == (thing._repr_html_() if hasattr(thing, "_repr_html_") else None)
+    return data.get("application/vnd.training-refactored+json")
+
+
+def test_verdicts_and_diffs_carry_names_and_no_figure_that_rounding_decides():
+    new, old = made_up(name="new"), made_up(name="old")
+    new.losses[5] += 1e-7
+    verdict = same(new, old)
+    new.name = "named anew"
+    assert bundle(verdict) == {"kind": "verdict", "new": "new", "old": "old", "word": "close"}
+    assert bundle(show_diff(short, documented)) == {"kind": "diff", "new": "documented", "old": "short"}
+
+
+def test_a_ledger_carries_its_rows_and_a_plain_table_nothing():
+    first, second = made_up(name="first"), made_up(name="second")
+    second.validate(0.5, 0.98765)
+    found = bundle(ledger([(documented, first, None), (Tricky, second, same(second, first))]))
+    assert found["kind"] == "ledger" and list(found) == ["kind", "rows"]
+    one, two = found["rows"]
+    assert one == {"accuracy": None, "lines": 4, "loss": round(train_losses(first)[0], 4), "name": "documented",
+                   "source": inspect.getsource(documented).rstrip(), "step": "first", "verdict": None}  # fmt: skip
+    assert (two["accuracy"], two["name"], two["verdict"]) == (0.9877, "Tricky", "identical")
+    assert list(two) == sorted(two) and two["source"].startswith("class Tricky:\n    attribute")
+    assert bundle(Table(["a"], [[1]])) is None and bundle(Diff([], ["a"], "made by hand")) is None
+
+
+def test_the_data_of_a_ledger_says_what_its_text_says():
+    history = made_up(name="a step")
+    history.validate(0.5, 0.9812)
+    table = ledger([(short, history, None)])
+    [row] = table.data["rows"]
+    assert table.rows[1] == ["a step", "3", "(the first)", f"{row['loss']:.4f}", f"{row['accuracy']:.2%}"]
+
+
+# LiveOutput, LiveCurve
+
+
+class Notebook:
+    "What stands in for a notebook: it lists what was shown, and what took its place."
+
+    def __init__(self, monkeypatch):
+        import IPython
+        import IPython.display
+
+        self.shown, self.updates = [], []
+        shell = type("Shell", (), {"kernel": object()})()
+        monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+        monkeypatch.setattr(IPython.display, "display", self.display)
+
+    def display(self, thing, display_id):
+        place = len(self.shown)
+        self.shown.append(thing)
+        return type("Handle", (), {"update": lambda _, thing: self.updates.append((place, thing))})()
+
+
+def test_live_output_shows_each_thing_in_a_place_of_its_own(monkeypatch):
+    notebook, output = Notebook(monkeypatch), LiveOutput()
+    assert output.shown
+    for i in range(3):
+        output.show(lambda i=i: f"bar {i}", lambda i=i: f"curve {i}")
+    assert notebook.shown == ["bar 0", "curve 0"]
+    assert notebook.updates == [(0, "bar 1"), (1, "curve 1"), (0, "bar 2"), (1, "curve 2")]
+
+
+def test_live_output_draws_for_about_a_sixth_of_the_time_at_most(monkeypatch):
+    now, drawing = [0.0], 0.0
+    notebook = Notebook(monkeypatch)
+    monkeypatch.setattr(exp.nb_00, "time", type("Clock", (), {"monotonic": lambda: now[0]}))
+
+    def slow():
+        now[0] += 2.0
+
+    output = LiveOutput(seconds=3)
+    for _ in range(10_000):
+        now[0] += 0.1
+        if output.due:
+            begin = now[0]
+            output.show(slow)
+            drawing += now[0] - begin
+    assert len(notebook.shown) == 1 and len(notebook.updates) > 50
+    assert drawing / now[0] < 0.17
+
+
+def test_live_output_waits_for_its_seconds(monkeypatch):
+    now = [0.0]
+    Notebook(monkeypatch)
+    monkeypatch.setattr(exp.nb_00, "time", type("Clock", (), {"monotonic": lambda: now[0]}))
+    output = LiveOutput(seconds=3)
+    for start in (0.0, 3.5):
+        now[0] = start + 3
+        assert not output.due
+        now[0] = start + 3.5
+        assert output.due
+        output.show(lambda: "quick")
+
+
+def test_outside_a_notebook_nothing_is_due_and_nothing_is_made():
+    output = LiveOutput(seconds=-1)
+    output.show(lambda: 1 / 0)
+    assert not output.shown and not output.due
 
 
 def test_live_curve_is_a_history_outside_a_notebook():
@@ -408,24 +692,13 @@ def test_live_curve_is_a_history_outside_a_notebook():
 
 
 def test_live_curve_updates_one_figure(monkeypatch):
-    import IPython
-    import IPython.display
-
-    shown, updates = [], []
-
-    class Handle:
-        def update(self, picture):
-            updates.append(picture.alt)
-
-    shell = type("Shell", (), {"kernel": object()})()
-    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
-    monkeypatch.setattr(IPython.display, "display", lambda picture, display_id: shown.append(picture) or Handle())
-    live = LiveCurve(seconds=0)
+    notebook, live = Notebook(monkeypatch), LiveCurve(seconds=0)
     for _ in range(3):
         live.output._next = 0
         live.add(1.0, 0.5, 64)
     live.end_epoch()
-    assert len(shown) == 1 and len(updates) == 3 and "3 mini-batches" in updates[-1]
+    assert len(notebook.shown) == 1 and len(notebook.updates) == 3
+    assert "3 mini-batches" in notebook.updates[-1][1].alt
 
 
 # exercise
@@ -511,3 +784,22 @@ def test_a_program_without_a_console_can_print_too(monkeypatch):
     for stdout in (None, type("Odd", (), {})()):
         monkeypatch.setattr(sys, "stdout", stdout)
         assert repr(history).startswith("→: 60")
+
+
+# What the site says about arguments
+
+NAMES = [name for name in exp.nb_00.__all__ if getattr(getattr(exp.nb_00, name), "__module__", "") == "exp.nb_00"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_says_what_it_does_and_every_class_what_it_takes(name):
+    from fastcore.docments import docments
+
+    thing = getattr(exp.nb_00, name)
+    methods = [getattr(thing, m) for m in vars(thing) if not m.startswith("_")] if inspect.isclass(thing) else []
+    for each in [thing, *methods]:
+        text = inspect.getdoc(each)
+        assert text and text[0].isupper() and "\n" not in text and not text.startswith(("Give", "Gives")), each
+    if inspect.isclass(thing):
+        found = docments(thing.__init__)
+        assert all(found[parameter] for parameter in list(inspect.signature(thing).parameters)), found
