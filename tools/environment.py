@@ -9,7 +9,6 @@ A `.venv` that works is kept, with its Python and what you installed into it you
 one that does not work, because its making was interrupted or its Python is gone, is made anew.
 The variable CONSTRAINTS names the file of pinned versions, constraints.txt if it is not set; empty or `none`: no pins.
 """
-import configparser
 import hashlib
 import json
 import os
@@ -17,6 +16,11 @@ import re
 import shutil
 import subprocess
 import sys
+
+try:
+    from tools.settings import read
+except ImportError:  # as a script, which lies beside it
+    from settings import read
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
@@ -26,9 +30,7 @@ PYTHON = os.path.join(VENV, *(["Scripts", "python.exe"] if os.name == "nt" else 
 
 def settings():
     "Return what settings.ini says, as a mapping of strings."
-    config = configparser.ConfigParser()
-    config.read(os.path.join(ROOT, "settings.ini"), encoding="utf-8")
-    return config["DEFAULT"]
+    return read(ROOT)
 
 
 def min_python():

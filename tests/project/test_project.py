@@ -65,7 +65,7 @@ PRIVATE = [
     r"(?<![\w.])/(?:work|root|tmp|opt|home|Users|farm)/[\w.-]",  # a machine's path
     r"[\w.+-]+@[\w-]+\.[a-z]{2,}",  # a mail address
     r"\b(?:pypi|files\.pythonhosted|download\.pytorch|registry\.npmjs|deb\.debian|conda\.anaconda)\.org",  # a registry
-    r"\b(?:10|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d+\.\d+(?:\.\d+)?\b",  # a private address
+    r"(?<!==)\b(?:10|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d+\.\d+(?:\.\d+)?\b",  # a private address
 ]
 
 
@@ -191,7 +191,7 @@ def test_the_wheel_names_its_requirements(wheel):
     metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
     needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert sorted(needed) == ["matplotlib", "torch"]
-    assert "Requires-Python: >=3.10" in metadata and "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Python: >=3.10" in metadata and "License-Expression: Apache-2.0 AND MIT AND CC-BY-SA-3.0" in metadata
 
 
 # README
