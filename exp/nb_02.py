@@ -70,17 +70,17 @@ def accuracy(
     logits: torch.Tensor,   # [n, classes]
     y: torch.Tensor,        # labels, int64 [n]
 ) -> torch.Tensor:          # a number from 0 to 1
-    "Give the share of rows whose largest entry is the label's. Raise `ValueError` for bad labels."
+    "Return the share of rows whose largest entry is the label's. Raise `ValueError` for bad labels."
     _check(logits, y)
     return (logits.argmax(dim=1) == y).float().mean()
 
 # %% ../nbs/02_minibatch_training.ipynb #1307998e
 def evaluate(
-    dataloader,   # gives mini-batches (xb, yb)
-    model,        # gives logits [n, classes] for xb, in whatever mode it is
+    dataloader,   # yields mini-batches (xb, yb)
+    model,        # returns logits [n, classes] for xb, in whatever mode it is
     criterion,    # the loss: (logits, yb) → a number, the mean over the batch
 ) -> tuple:       # mean loss and accuracy over all samples
-    "Judge a model by a whole set, every sample counting once. Raise `ValueError` if there is none."
+    "Evaluate a model on a whole set, every sample counting once. Raise `ValueError` if there is none."
     n = loss = right = 0
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for xb, yb in dataloader:
@@ -99,7 +99,7 @@ def _is_layer(value):
 
 # %% ../nbs/02_minibatch_training.ipynb #c179acc9
 class Model:
-    "Note each layer as it is assigned, as `torch.nn.Module` does. Subclasses add `forward`."
+    "Register each layer as it is assigned, as `torch.nn.Module` does. Subclasses add `forward`."
     def __setattr__(self, name, value):
         if _is_layer(value):
             self._layers()[name] = value
@@ -108,7 +108,7 @@ class Model:
         super().__setattr__(name, value)                 # and assign it, as Python would have
 
     def _layers(self):
-        return self.__dict__.setdefault("_noted", {})    # an empty dict at the first call
+        return self.__dict__.setdefault("_modules", {})    # an empty dict at the first call
 
     def parameters(self) -> list:
         "List the parameters of all layers, in the order of assignment; a dict keeps a shared one once."
@@ -123,7 +123,7 @@ class Model:
 
 # %% ../nbs/02_minibatch_training.ipynb #ea35ce9f
 class SGD:
-    "Descend as `torch.optim.SGD`. `ValueError` for lr < 0 or no parameters, `TypeError` for what is no leaf tensor."
+    "Descend as `torch.optim.SGD`. `ValueError` for lr < 0 or no parameters, `TypeError` for anything but a leaf tensor."
     def __init__(self, parameters, lr=0.1):
         self.parameters, self.lr = list(parameters), lr
         if not self.parameters:
@@ -147,7 +147,7 @@ class SGD:
 
 # %% ../nbs/02_minibatch_training.ipynb #9934cb74
 class ModuleList(Model):
-    "List layers, parameters known; see `torch.nn.ModuleList`. Raise `TypeError` for what is no layer."
+    "List layers, parameters known; see `torch.nn.ModuleList`. Raise `TypeError` for anything but a layer."
     def __init__(self, layers):
         for i, layer in enumerate(layers):
             if not _is_layer(layer):
@@ -192,7 +192,7 @@ class Dataset:
 
 # %% ../nbs/02_minibatch_training.ipynb #cf7ec248
 class DataLoader:
-    "Give mini-batches, in order or newly shuffled each epoch; see `torch.utils.data.DataLoader`."
+    "Yield mini-batches, in order or newly shuffled each epoch; see `torch.utils.data.DataLoader`."
     # `ds` takes slices and lists of indices; `generator`: a torch.Generator, None for PyTorch's own.
     # Raises ValueError for batch_size < 1 or no samples, TypeError for a list in place of a dataset.
     def __init__(self, ds, batch_size=64, shuffle=False, generator=None):
@@ -201,7 +201,7 @@ class DataLoader:
         if not len(ds):
             raise ValueError("found an empty dataset, expected at least one sample")
         if isinstance(ds, (list, tuple)):
-            raise TypeError("found a list of samples, expected a dataset that gives many at once: Dataset(x, y)")
+            raise TypeError("found a list of samples, expected a dataset that returns many at once: Dataset(x, y)")
         self.dataset, self.batch_size, self.shuffle, self.generator = ds, batch_size, shuffle, generator
 
     def __len__(self):
@@ -229,12 +229,12 @@ Model.training, Model.train, Model.eval = True, _train, _eval
 
 # %% ../nbs/02_minibatch_training.ipynb #d2bfeb00
 def fit(
-    dataloader,      # gives mini-batches (xb, yb)
-    model,           # gives logits [n, classes]; has train(), and eval(), in which `valid` leaves it
+    dataloader,      # yields mini-batches (xb, yb)
+    model,           # returns logits [n, classes]; has train(), and eval(), in which `valid` leaves it
     criterion,       # (logits, yb) → the mean loss of the mini-batch
     optim,           # has step() and zero_grad()
     n_epochs=1,      # passes over the data
-    valid=None,      # a data loader to judge the model by after each epoch
+    valid=None,      # a data loader to evaluate the model on after each epoch
     history=None,    # a `History` to continue, or a `LiveCurve` to watch
 ) -> History:        # losses (nats) and accuracies
     "Train. Raise `FloatingPointError` when the loss is NaN or infinite, `ValueError` when there is no data."

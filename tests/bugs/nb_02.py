@@ -14,7 +14,7 @@ BUGS = [
         "m, s = x_train.mean(), x_train.std()", "m, s = x.mean(), x.std()"),
     Bug("the validation set normalised with its own statistics",
         "normalize(x_valid, m, s)", "normalize(x_valid, x_valid.mean(), x_valid.std())"),
-    Bug("divided by the variance in place of the deviation",
+    Bug("divided by the variance in place of the standard deviation",
         "    return (x - m) / s", "    return (x - m) / s**2"),
     # loss and accuracy
     Bug("sum over the mini-batch in place of the mean",

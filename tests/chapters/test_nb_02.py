@@ -24,7 +24,7 @@ def logits_and_labels(draw, scale=20.0):
 
 
 def value_and_gradient(function, logits, *rest):
-    "Give what a function returns, and the gradient of its sum (weighted, so that no two entries count alike)."
+    "Return the value of a function, and the gradient of its sum (weighted, so that no two entries count alike)."
     logits = logits.clone().requires_grad_()
     result = function(logits, *rest)
     weights = torch.linspace(1, 2, result.numel(), dtype=result.dtype).reshape(result.shape)
@@ -132,7 +132,7 @@ def test_normalize_refuses_bytes():
 
 
 def problem(shapes, dtype, unused):
-    "Give parameters of these shapes and a loss of them; the last takes no part in it if `unused`."
+    "Return parameters of these shapes and a loss of them; the last takes no part in it if `unused`."
     parameters = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
     used = parameters[:-1] if unused else parameters
     return parameters, lambda: sum(((p**2).sum() + p.sin().sum()) for p in used)
@@ -250,7 +250,7 @@ def test_a_shared_layer_counts_once():
     assert len(list(nn.Sequential(layer, nn.ReLU(), layer).parameters())) == 2
 
 
-def test_what_is_no_layer_is_refused():
+def test_anything_but_a_layer_is_refused():
     for wrong in (torch.relu, nn.ReLU):
         with pytest.raises(TypeError, match=r"layer 1: found <.*(relu|ReLU).*nn\.ReLU\(\)"):
             Sequential(nn.Linear(2, 2), wrong)
@@ -268,7 +268,7 @@ def test_train_and_eval_reach_every_layer():
 
 
 def small(n=10):
-    "Give n inputs and labels that can be told apart."
+    "Return n inputs and labels that can be told apart."
     return torch.arange(n, dtype=torch.float32)[:, None].repeat(1, 3), torch.arange(n) % 3
 
 
@@ -352,7 +352,7 @@ def test_random_split_works_in_our_loader_shuffled():
 
 
 def blobs(n=150):
-    "Give three clouds of points that can be told apart."
+    "Return three clouds of points that can be told apart."
     generator = torch.Generator().manual_seed(3)
     y = torch.arange(n) % 3
     return torch.randn(n, 4, generator=generator) + 6 * F.one_hot(y, 4), y
@@ -365,7 +365,7 @@ def net(kind=Sequential):
 
 
 def stock_loop(loader, model, criterion, optim, n_epochs=1):
-    "Train as every PyTorch tutorial does; give the losses."
+    "Train as every PyTorch tutorial does; return the losses."
     losses = []
     for _ in range(n_epochs):
         model.train()
