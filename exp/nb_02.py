@@ -123,8 +123,12 @@ class Model:
 
 # %% ../nbs/02_minibatch_training.ipynb #ea35ce9f
 class SGD:
-    "Descend as `torch.optim.SGD`. `ValueError` for lr < 0 or no parameters, `TypeError` for anything but a leaf tensor."
-    def __init__(self, parameters, lr=0.1):
+    "Descend as `torch.optim.SGD`. Raise `ValueError`, `TypeError` for bad arguments."
+    def __init__(
+        self,
+        parameters,   # `model.parameters()`; `TypeError` for anything but a leaf tensor
+        lr=0.1,       # learning rate; `ValueError` below 0
+    ):
         self.parameters, self.lr = list(parameters), lr
         if not self.parameters:
             raise ValueError("SGD: found no parameters. Does the model keep its layers in a plain list?")
@@ -147,8 +151,11 @@ class SGD:
 
 # %% ../nbs/02_minibatch_training.ipynb #9934cb74
 class ModuleList(Model):
-    "List layers, parameters known; see `torch.nn.ModuleList`. Raise `TypeError` for anything but a layer."
-    def __init__(self, layers):
+    "List layers; see `torch.nn.ModuleList`. Raise `TypeError` for anything but a layer."
+    def __init__(
+        self,
+        layers,   # each has `parameters()`: ours, or of `torch.nn`
+    ):
         for i, layer in enumerate(layers):
             if not _is_layer(layer):
                 raise TypeError(f"layer {i}: found {layer!r}, expected a layer, such as nn.ReLU()")
@@ -166,7 +173,10 @@ class ModuleList(Model):
 # %% ../nbs/02_minibatch_training.ipynb #af9fb806
 class Sequential(ModuleList):
     "Pass the input through one layer after the other; see `torch.nn.Sequential`."
-    def __init__(self, *layers):
+    def __init__(
+        self,
+        *layers,   # each takes what the one before it returns
+    ):
         super().__init__(layers)
 
     def forward(self, xb):
@@ -176,8 +186,12 @@ class Sequential(ModuleList):
 
 # %% ../nbs/02_minibatch_training.ipynb #3c746cea
 class Dataset:
-    "Keep inputs and labels together; see `torch.utils.data.TensorDataset`. Raise `ValueError` if they don't match."
-    def __init__(self, x, y):                            # inputs [n, …], labels [n]
+    "Pair inputs with labels; see `torch.utils.data.TensorDataset`. Raise `ValueError`."
+    def __init__(
+        self,
+        x,   # inputs [n, …], one or more
+        y,   # labels [n], one for each input
+    ):
         if len(x) != len(y):
             raise ValueError(f"found {len(x)} inputs and {len(y)} labels, expected a label for each input")
         if not len(x):
@@ -192,10 +206,14 @@ class Dataset:
 
 # %% ../nbs/02_minibatch_training.ipynb #cf7ec248
 class DataLoader:
-    "Yield mini-batches, in order or newly shuffled each epoch; see `torch.utils.data.DataLoader`."
-    # `ds` takes slices and lists of indices; `generator`: a torch.Generator, None for PyTorch's own.
-    # Raises ValueError for batch_size < 1 or no samples, TypeError for a list in place of a dataset.
-    def __init__(self, ds, batch_size=64, shuffle=False, generator=None):
+    "Yield mini-batches; see `torch.utils.data.DataLoader`. `ValueError`, `TypeError`."
+    def __init__(
+        self,
+        ds,                # a dataset that takes slices and lists of indices; no plain list
+        batch_size=64,     # 1 or more
+        shuffle=False,     # in order, or in a new order each epoch
+        generator=None,    # a `torch.Generator` to shuffle with; None: PyTorch's own
+    ):
         if batch_size < 1:
             raise ValueError(f"batch_size: found {batch_size}, expected 1 or more")
         if not len(ds):
