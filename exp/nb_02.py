@@ -15,34 +15,38 @@ from .nb_01 import *
 
 # %% ../nbs/02_minibatch_training.ipynb #6ee8bf49
 def normalize(
-    x: torch.Tensor,   # any shape
+    x: torch.Tensor,   # floats, any shape; it stays as it is
     m,                 # mean: a number, or a tensor that broadcasts to `x`
     s,                 # standard deviation, likewise, above 0
 ) -> torch.Tensor:     # the shape of `x`
-    "Shift and scale `x`; `x` itself stays as it is. Raise `ValueError` if `s` is not above 0, or `x` not of floats."
+    "Shift and scale `x`. Raise `ValueError` if `s` is not above 0, or `x` not of floats."
     if not torch.is_floating_point(x):
-        raise ValueError(f"found x of type {x.dtype}, expected floats: bytes minus a mean would wrap round (x.float())")
+        raise ValueError(f"found x of type {x.dtype}, expected floats: "
+                         "bytes minus a mean would wrap round (x.float())")
     if not (torch.as_tensor(s) > 0).all():
-        raise ValueError(f"standard deviation: found {s}, expected more than 0. Is every value of the data the same?")
+        raise ValueError(f"standard deviation: found {s}, expected more than 0. "
+                         "Is every value of the data the same?")
     return (x - m) / s
 
 # %% ../nbs/02_minibatch_training.ipynb #03393db1
 def _check(scores, y):
-    "Raise `ValueError` unless `scores` [n, classes] and the labels `y` [n] belong together."
+    "Raise `ValueError` unless scores [n, classes] and labels `y` [n] belong together."
     if scores.dim() != 2 or y.shape != scores.shape[:1] or not len(y):
-        raise ValueError(f"found scores {list(scores.shape)} and labels {list(y.shape)}, expected [n, classes] and [n]")
+        raise ValueError(f"found scores {list(scores.shape)} and labels {list(y.shape)}, "
+                         "expected [n, classes] and [n]")
     if y.dtype != torch.int64:
-        raise ValueError(f"found labels of type {y.dtype}, expected torch.int64 (y.long() makes them so)")
+        raise ValueError(f"found labels of type {y.dtype}, expected torch.int64: y.long()")
     low, high = (label.item() for label in y.aminmax())
     if low < 0 or high >= scores.shape[1]:
-        raise ValueError(f"found labels from {low} to {high}, expected 0 to {scores.shape[1] - 1}")
+        raise ValueError(f"found labels from {low} to {high}, "
+                         f"expected 0 to {scores.shape[1] - 1}")
 
 # %% ../nbs/02_minibatch_training.ipynb #dbe43474
 def nll(
     logp: torch.Tensor,   # log-probabilities [n, classes]
-    y: torch.Tensor,      # labels, int64 [n]
+    y: torch.Tensor,      # labels, int64 [n], each from 0 to classes - 1
 ) -> torch.Tensor:        # a number, in nats
-    "Average -log p of the labels; see `torch.nn.functional.nll_loss`. Raise `ValueError` for bad labels."
+    "Average -log p of the labels; see `torch.nn.functional.nll_loss`. Raise `ValueError`."
     _check(logp, y)
     return -logp.gather(1, y[:, None]).mean()
 
@@ -53,8 +57,8 @@ import math
 def log_softmax(
     logits: torch.Tensor,   # [n, classes]
 ) -> torch.Tensor:          # log-probabilities [n, classes]
-    "Turn logits into log-probabilities without overflow; see `torch.nn.functional.log_softmax`."
-    z = logits - logits.detach().amax(dim=-1, keepdim=True)             # the largest of a row is 0
+    "Return log-probabilities, without overflow; see `torch.nn.functional.log_softmax`."
+    z = logits - logits.detach().amax(dim=-1, keepdim=True)  # the largest of a row is 0
     return z - z.exp().sum(dim=-1, keepdim=True).log()
 
 # %% ../nbs/02_minibatch_training.ipynb #7c5f68c2
@@ -62,7 +66,7 @@ def cross_entropy_loss(
     logits: torch.Tensor,   # [n, classes]
     y: torch.Tensor,        # labels, int64 [n]
 ) -> torch.Tensor:          # a number, in nats
-    "Average -log p of the true labels; see `torch.nn.functional.cross_entropy`. `ValueError` for bad labels."
+    "Average -log p of the labels; see `torch.nn.functional.cross_entropy`. `ValueError`."
     return nll(log_softmax(logits), y)
 
 # %% ../nbs/02_minibatch_training.ipynb #3f079476
@@ -70,7 +74,7 @@ def accuracy(
     logits: torch.Tensor,   # [n, classes]
     y: torch.Tensor,        # labels, int64 [n]
 ) -> torch.Tensor:          # a number from 0 to 1
-    "Return the share of rows whose largest entry is the label's. Raise `ValueError` for bad labels."
+    "Return the share of rows whose largest entry is the label's. Raise `ValueError`."
     _check(logits, y)
     return (logits.argmax(dim=1) == y).float().mean()
 
@@ -80,7 +84,7 @@ def evaluate(
     model,        # returns logits [n, classes] for xb, in whatever mode it is
     criterion,    # the loss: (logits, yb) → a number, the mean over the batch
 ) -> tuple:       # mean loss and accuracy over all samples
-    "Evaluate a model on a whole set, every sample counting once. Raise `ValueError` if there is none."
+    "Evaluate a model on a whole set, each sample once. Raise `ValueError` if it is empty."
     n = loss = right = 0
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for xb, yb in dataloader:
@@ -89,36 +93,39 @@ def evaluate(
             right += round(len(xb) * accuracy(logits, yb).item())
             n += len(xb)
     if not n:
-        raise ValueError("found no mini-batch to evaluate: is the data loader an iterator that is used up?")
+        raise ValueError("found no mini-batch to evaluate: "
+                         "is the data loader an iterator that is used up?")
     return loss / n, right / n
 
 # %% ../nbs/02_minibatch_training.ipynb #4cd047b2
 def _is_layer(value):
-    "Tell whether something has parameters to list (a class has not: write nn.ReLU(), not nn.ReLU)."
+    "Tell whether something has parameters to list; a class, such as nn.ReLU, has not."
     return callable(getattr(value, "parameters", None)) and not isinstance(value, type)
 
 # %% ../nbs/02_minibatch_training.ipynb #c179acc9
 class Model:
-    "Register each layer as it is assigned, as `torch.nn.Module` does. Subclasses add `forward`."
+    "Register layers when assigned, as `torch.nn.Module` does. Subclasses add `forward`."
     def __setattr__(self, name, value):
         if _is_layer(value):
             self._layers()[name] = value
         else:
-            self._layers().pop(name, None)               # if a layer had this name, it is gone
-        super().__setattr__(name, value)                 # and assign it, as Python would have
+            self._layers().pop(name, None)               # a layer of this name is gone
+        super().__setattr__(name, value)                 # and assign, as Python would
 
     def _layers(self):
-        return self.__dict__.setdefault("_modules", {})    # an empty dict at the first call
+        return self.__dict__.setdefault("_modules", {})  # an empty dict at the first call
 
     def parameters(self) -> list:
-        "List the parameters of all layers, in the order of assignment; a dict keeps a shared one once."
-        return list(dict.fromkeys(p for layer in self._layers().values() for p in layer.parameters()))
+        "List the parameters of all layers, in order of assignment; a shared one once."
+        found = (p for layer in self._layers().values() for p in layer.parameters())
+        return list(dict.fromkeys(found))                # a dict keeps a shared one once
 
     def __call__(self, xb):
         return self.forward(xb)
 
     def __repr__(self):
-        lines = [f"({name}): {layer}".replace("\n", "\n  ") for name, layer in self._layers().items()]
+        layers = self._layers().items()
+        lines = [f"({name}): {layer}".replace("\n", "\n  ") for name, layer in layers]
         return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
 
 # %% ../nbs/02_minibatch_training.ipynb #ea35ce9f
@@ -131,9 +138,10 @@ class SGD:
     ):
         self.parameters, self.lr = list(parameters), lr
         if not self.parameters:
-            raise ValueError("SGD: found no parameters. Does the model keep its layers in a plain list?")
+            raise ValueError("SGD: found no parameters. Are the layers in a plain list?")
         if not all(isinstance(p, torch.Tensor) and p.is_leaf for p in self.parameters):
-            raise TypeError(f"SGD: found {type(parameters).__name__}, expected parameters: model.parameters()?")
+            raise TypeError(f"SGD: found {type(parameters).__name__}, "
+                            "expected model.parameters()")
         if not lr >= 0:
             raise ValueError(f"lr: found {lr}, expected 0 or more")
 
@@ -158,7 +166,8 @@ class ModuleList(Model):
     ):
         for i, layer in enumerate(layers):
             if not _is_layer(layer):
-                raise TypeError(f"layer {i}: found {layer!r}, expected a layer, such as nn.ReLU()")
+                raise TypeError(f"layer {i}: found {layer!r}, "
+                                "expected a layer, such as nn.ReLU()")
             setattr(self, str(i), layer)
 
     def __iter__(self):
@@ -193,7 +202,8 @@ class Dataset:
         y,   # labels [n], one for each input
     ):
         if len(x) != len(y):
-            raise ValueError(f"found {len(x)} inputs and {len(y)} labels, expected a label for each input")
+            raise ValueError(f"found {len(x)} inputs and {len(y)} labels, "
+                             "expected a label for each input")
         if not len(x):
             raise ValueError("found an empty dataset, expected at least one sample")
         self.x, self.y = x, y
@@ -219,15 +229,17 @@ class DataLoader:
         if not len(ds):
             raise ValueError("found an empty dataset, expected at least one sample")
         if isinstance(ds, (list, tuple)):
-            raise TypeError("found a list of samples, expected a dataset that returns many at once: Dataset(x, y)")
-        self.dataset, self.batch_size, self.shuffle, self.generator = ds, batch_size, shuffle, generator
+            raise TypeError("found a list of samples, expected a dataset: Dataset(x, y)")
+        self.dataset, self.batch_size = ds, batch_size
+        self.shuffle, self.generator = shuffle, generator
 
     def __len__(self):
         return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self):
         n, bs = len(self.dataset), self.batch_size
-        order = torch.randperm(n, generator=self.generator).tolist() if self.shuffle else None
+        if self.shuffle:
+            order = torch.randperm(n, generator=self.generator).tolist()
         for i in range(0, n, bs):
             yield self.dataset[order[i:i+bs] if self.shuffle else slice(i, i+bs)]
 
@@ -248,14 +260,14 @@ Model.training, Model.train, Model.eval = True, _train, _eval
 # %% ../nbs/02_minibatch_training.ipynb #d2bfeb00
 def fit(
     dataloader,      # yields mini-batches (xb, yb)
-    model,           # returns logits [n, classes]; has train(), and eval(), in which `valid` leaves it
+    model,           # logits [n, classes]; train() and eval(), in which `valid` leaves it
     criterion,       # (logits, yb) → the mean loss of the mini-batch
     optim,           # has step() and zero_grad()
     n_epochs=1,      # passes over the data
     valid=None,      # a data loader to evaluate the model on after each epoch
     history=None,    # a `History` to continue, or a `LiveCurve` to watch
 ) -> History:        # losses (nats) and accuracies
-    "Train. Raise `FloatingPointError` when the loss is NaN or infinite, `ValueError` when there is no data."
+    "Train. `FloatingPointError` for a loss that is not finite, `ValueError` without data."
     history = History("fit") if history is None else history
     for _ in range(n_epochs):
         model.train()
