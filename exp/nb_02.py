@@ -244,18 +244,24 @@ class DataLoader:
             yield self.dataset[order[i:i+bs] if self.shuffle else slice(i, i+bs)]
 
 # %% ../nbs/02_minibatch_training.ipynb #5a1d1599
-def _train(self, mode=True):
+Model.training = True
+
+@method_of(Model)
+def train(
+    self,
+    mode=True,   # False: it is evaluated
+):               # the model itself
     "Tell every layer whether it is being trained; see `torch.nn.Module.train`."
     for layer in self._layers().values():
         layer.train(mode)
     self.training = mode
     return self
 
-def _eval(self):
-    "Tell every layer that it is not being trained."
+# %% ../nbs/02_minibatch_training.ipynb #0ffa85a7
+@method_of(Model)
+def eval(self):
+    "Tell every layer that it is being evaluated; see `torch.nn.Module.eval`."
     return self.train(False)
-
-Model.training, Model.train, Model.eval = True, _train, _eval
 
 # %% ../nbs/02_minibatch_training.ipynb #d2bfeb00
 def fit(
