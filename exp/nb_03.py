@@ -20,7 +20,7 @@ from torch import nn
 
 # %% ../nbs/03_backpropagation.ipynb #2d05f820
 def numeric_gradient(
-    f,                    # takes a tensor like `x`, gives a number
+    f,                    # takes a tensor like `x`, returns a number
     x: torch.Tensor,      # float64, any shape; stays as it is
     eps: float = 1e-6,    # how far to go to either side
 ) -> torch.Tensor:        # the shape of `x`
@@ -56,7 +56,7 @@ def cross_entropy_backward(
     logits: torch.Tensor,   # [n, classes]
     y: torch.Tensor,        # labels, int64 [n]
 ) -> torch.Tensor:          # [n, classes]
-    "Give the gradient of `cross_entropy_loss(logits, y)`: softmax minus one-hot, divided by n."
+    "Return the gradient of `cross_entropy_loss(logits, y)`: softmax minus one-hot, divided by n."
     p, t = log_softmax(logits).exp(), F.one_hot(y, logits.shape[1])      # [n, classes] both
     return (p - t) / len(y)
 
@@ -70,7 +70,7 @@ class Layer(Model):
         return self.forward(*inputs)
 
     def backward(self, g=None):                          # g: gradient of the output; None for a loss
-        "Give the gradient of the first input. Raise `RuntimeError` unless called forward just before."
+        "Return the gradient of the first input. Raise `RuntimeError` unless called forward just before."
         if self.inputs is None:
             raise RuntimeError(f"{type(self).__name__}: backward without a forward pass before it")
         inputs, self.inputs = self.inputs, None
@@ -124,7 +124,7 @@ class LayerStack(Sequential):
 class Node:
     "Wrap a tensor of floats, know what it was made from, hold its gradient. `TypeError`, `ValueError` for others."
     # Operations, made below: + - * / ** @, exp, log, relu, sum, mean, reshape, transpose, T, gather, indexing.
-    def __init__(self, value, name="leaf", links=()):
+    def __init__(self, value, name="leaf", parents=()):
         if isinstance(value, Node):
             raise TypeError("found a Node, expected a tensor or numbers: it is wrapped already")
         value = torch.as_tensor(value)                   # a tensor stays the same object
@@ -133,11 +133,11 @@ class Node:
         if value.requires_grad:
             raise ValueError("found a tensor that PyTorch's autograd watches, expected a plain one: t.detach()")
         self.value, self.name = value, name
-        self.links = links                               # a (parent, pull) each; pull: gradient here → gradient there
+        self.parents = parents                           # a (parent, vjp) each; vjp: gradient here → gradient there
 
     @property
     def grad(self):
-        "Give the gradient collected so far, or None."
+        "Return the gradient collected so far, or None."
         return self.value.grad
 
     @grad.setter
@@ -161,17 +161,17 @@ Node.__repr__ = _repr
 
 # %% ../nbs/03_backpropagation.ipynb #5c86d92f
 def _bare(a):
-    "Give the tensor within a node; what is no node stays what it is."
+    "Return the tensor within a node, and anything but a node as it is."
     return a.value if isinstance(a, Node) else a
 
-def _record(name, value, *links):
-    "Make the node of a result, linked to those of its inputs that are nodes."
-    links = [(parent, pull) for parent, pull in links if isinstance(parent, Node)]
-    for parent, _ in links:
+def _record(name, value, *parents):
+    "Make the node of a result; its parents are those of its inputs that are nodes."
+    parents = [(parent, vjp) for parent, vjp in parents if isinstance(parent, Node)]
+    for parent, _ in parents:
         dtype = parent.value.dtype
         if dtype != value.dtype:
             raise ValueError(f"{name}: found {dtype} among what gives {value.dtype}, expected one type")
-    return Node(value, name, links)
+    return Node(value, name, parents)
 
 # %% ../nbs/03_backpropagation.ipynb #b17bf3ea
 def _add(a, b):
@@ -198,12 +198,12 @@ def topological_order(
         if parents_listed:
             listed.append(node)
         elif node not in seen:
-            if node.links is None:
+            if node.parents is None:
                 raise RuntimeError(f"backward was here before ({node.name}): compute the value anew, "
                                    "or keep the graph: backward(retain_graph=True)")
             seen.add(node)
             to_do.append((node, True))
-            to_do += [(parent, False) for parent, _ in node.links]
+            to_do += [(parent, False) for parent, _ in node.parents]
     return listed
 
 # %% ../nbs/03_backpropagation.ipynb #a27f9d86
@@ -221,7 +221,7 @@ def undo_broadcast(
 
 # %% ../nbs/03_backpropagation.ipynb #9ad2329c
 def _start(node, g):
-    "Give the gradient to start from: 1 for a single number, else what is given. `ValueError` if that doesn't fit."
+    "Return the gradient to start from: 1 for a single number, else what is given. `ValueError` if that doesn't fit."
     if g is None and node.value.numel() != 1:
         raise ValueError(f"found a result of shape {list(node.value.shape)}, expected a single number, "
                          "or a gradient to start from: result.backward(gradient)")
@@ -234,16 +234,16 @@ def _start(node, g):
 # %% ../nbs/03_backpropagation.ipynb #c58803f5
 def _backward(self, gradient=None, retain_graph=False):
     "Add to each leaf's `.grad` the gradient of this node; see `torch.Tensor.backward`. `ValueError`, `RuntimeError`."
-    waiting = {self: _start(self, gradient)}
+    grads = {self: _start(self, gradient)}
     for node in reversed(topological_order(self)):
-        g, links = waiting.pop(node), node.links
-        if not links:                                    # a leaf: add to what it has
+        g, parents = grads.pop(node), node.parents
+        if not parents:                                  # a leaf: add to what it has
             node.grad = g.clone() if node.grad is None else node.grad + g
-        for parent, pull in links:
-            share = undo_broadcast(pull(g), parent.value.shape)
-            waiting[parent] = waiting[parent] + share if parent in waiting else share
-        if links and not retain_graph:
-            node.links = None
+        for parent, vjp in parents:
+            part = undo_broadcast(vjp(g), parent.value.shape)
+            grads[parent] = grads[parent] + part if parent in grads else part
+        if parents and not retain_graph:
+            node.parents = None
 
 Node.backward = _backward
 
@@ -269,7 +269,7 @@ def _power(a, n):
 
 # %% ../nbs/03_backpropagation.ipynb #b0386b78
 def _swapped(operation):
-    "Give the operation with its two sides exchanged: Python calls it if the node is on the right."
+    "Return the operation with its two sides exchanged: Python calls it if the node is on the right."
     return lambda b, a: operation(a, b)
 
 Node.__neg__, Node.__pow__ = _negate, _power
@@ -334,16 +334,16 @@ Node.T = property(lambda a: _transpose(a, 0, 1))         # of a matrix
 # %% ../nbs/03_backpropagation.ipynb #dd3723a5
 def _gather(a, dim, index):
     u = _bare(a)
-    def pull(g): return torch.zeros_like(u).scatter_add(dim, index, g)
-    return _record("gather", u.gather(dim, index), (a, pull))
+    def vjp(g): return torch.zeros_like(u).scatter_add(dim, index, g)
+    return _record("gather", u.gather(dim, index), (a, vjp))
 
 def _pick(a, index):
     u = _bare(a)
-    def pull(g):
+    def vjp(g):
         places = torch.arange(u.numel(), device=u.device).reshape(u.shape)[index]
         flat = g.new_zeros(u.numel()).index_add(0, places.flatten(), g.flatten())
         return flat.reshape(u.shape)
-    return _record("[ ]", u[index], (a, pull))
+    return _record("[ ]", u[index], (a, vjp))
 
 Node.gather, Node.__getitem__ = _gather, _pick
 
@@ -367,14 +367,14 @@ class _Line:
 
 # %% ../nbs/03_backpropagation.ipynb #a036b88a
 def _layout(nodes, width, height):
-    "Place the nodes in layers; give the place (x, y) of each, and for each link the points of its line."
+    "Place the nodes in layers; return the place (x, y) of each, and for each parent the points of its line."
     try:
         from grandalf.graphs import Edge, Graph, Vertex
         from grandalf.layouts import SugiyamaLayout
     except ImportError as error:
         raise ImportError("draw_graph needs the library grandalf: pip install grandalf") from error
     boxes = {node: Vertex(node) for node in nodes}
-    lines = [Edge(boxes[parent], boxes[node]) for node in nodes for parent in dict(node.links)]
+    lines = [Edge(boxes[parent], boxes[node]) for node in nodes for parent in dict(node.parents)]
     for box in boxes.values():
         box.view = _Box(width, height)
     for line in lines:
@@ -405,7 +405,7 @@ def _draw_line(ax, points, h):
 
 # %% ../nbs/03_backpropagation.ipynb #5988d7b8
 def draw_graph(
-    root: Node,    # before its `backward`, which drops the links
+    root: Node,    # before its `backward`, which drops the parents
 ) -> Picture:      # needs the library grandalf
     "Draw what a node was made from: values flow down the arrows, gradients back up."
     nodes, w, h = topological_order(root), 0.95, 0.42    # inches
@@ -418,10 +418,10 @@ def draw_graph(
     for points in lines:
         _draw_line(ax, points, h)
     for node, (x, y) in places.items():
-        color = "#2a9a63" if node is root else "#2f7fd6" if node.links else "#d8701c"
+        color = "#2a9a63" if node is root else "#2f7fd6" if node.parents else "#d8701c"
         _draw_node(ax, node, x, y, w, h, color)
-    leaves = ", ".join(node.name for node in nodes if not node.links)
-    made = ", ".join(node.name for node in nodes if node.links)
+    leaves = ", ".join(node.name for node in nodes if not node.parents)
+    made = ", ".join(node.name for node in nodes if node.parents)
     return Picture(fig, f"Graph of a calculation, from top to bottom. Leaves: {leaves}. "
                         f"Operations, in order: {made}.")
 

@@ -38,7 +38,7 @@ def compare(f, *tensors, tolerance=1e-10):
             assert near(node.grad, tensor.grad, tolerance, tolerance * float(tensor.grad.abs().max()))
 
 
-# Random graphs: each operation takes two tables [n, m] and gives one; `i` holds random rows and columns.
+# Random graphs: each operation takes two tables [n, m] and returns one; `i` holds random rows and columns.
 
 
 def squash(x):
@@ -108,7 +108,7 @@ def test_broadcasting_is_undone(shape, draw, seed):
 
 
 @pytest.mark.parametrize("shape, wanted", [([2, 3], [2]), ([3], [2, 3]), ([2, 3], [4]), ([4, 1], [4, 3]), ([], [1])])
-def test_what_is_no_broadcast_is_refused(shape, wanted):
+def test_shapes_that_do_not_broadcast_are_refused(shape, wanted):
     with pytest.raises(ValueError, match="expected one to which"):
         undo_broadcast(torch.zeros(shape), wanted)
 
@@ -158,11 +158,11 @@ def test_edges_of_operations():
     compare(lambda a: a.reshape([4, 3]).reshape(2, -1).transpose(-1, 0), randn(3, 4))
 
 
-def test_constants_on_either_side_get_no_link():
+def test_constants_on_either_side_are_no_parents():
     t, x = randn(2, 3, seed=1), Node(randn(2, 3))
     products = x @ t.T, t @ x.T
     for result in (t + x, x + t, t - x, x - t, t * x, x * t, t / x, x / t, 1 - x, 2 / x, 1 + x, 3 * x, *products):
-        assert isinstance(result, Node) and len(result.links) == 1
+        assert isinstance(result, Node) and len(result.parents) == 1
         result.backward(torch.ones_like(result.value))
     assert t.grad is None
     compare(lambda x: (t - x) / (2 / (t / (x * x + 1.0))), randn(2, 3))
@@ -216,7 +216,7 @@ def test_topological_order_lists_parents_first_and_each_once(pairs):
     order = topological_order(made[-1])
     place = {node: k for k, node in enumerate(order)}
     assert len(place) == len(order) and order[-1] is made[-1]
-    assert all(place[parent] < place[node] for node in order for parent, _ in node.links)
+    assert all(place[parent] < place[node] for node in order for parent, _ in node.parents)
 
 
 def test_gradients_accumulate_until_they_are_dropped():
@@ -350,7 +350,7 @@ def test_mixed_types_are_refused():
     assert (x * torch.tensor([1, 0, 1])).value.dtype == torch.float64        # constants may be integers
 
 
-def test_what_is_no_plain_tensor_of_floats_is_refused():
+def test_anything_but_a_plain_tensor_of_floats_is_refused():
     for wrong in (3, torch.tensor([1]), torch.tensor([True])):
         with pytest.raises(ValueError, match="expected floats"):
             Node(wrong)
@@ -425,7 +425,7 @@ def test_chapter_02s_loss_refuses_on_nodes_too():
 
 
 def pair(kind):
-    "Give our layers and PyTorch's, with equal weights."
+    "Return our layers and PyTorch's, with equal weights."
     set_seed(4)
     theirs = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     set_seed(4)
@@ -524,8 +524,8 @@ def test_drawing_puts_each_node_below_its_parents():
     root = cross_entropy_loss(model(torch.zeros(2, 784)), torch.tensor([0, 1]))
     nodes = topological_order(root)
     places, lines = nb_03._layout(nodes, 1.0, 0.4)
-    assert all(places[parent][1] < places[node][1] for node in nodes for parent, _ in node.links)
-    assert len(set(places.values())) == len(nodes) and len(lines) == sum(len(dict(n.links)) for n in nodes)
+    assert all(places[parent][1] < places[node][1] for node in nodes for parent, _ in node.parents)
+    assert len(set(places.values())) == len(nodes) and len(lines) == sum(len(dict(n.parents)) for n in nodes)
     assert places == nb_03._layout(nodes, 1.0, 0.4)[0]
 
 
