@@ -62,15 +62,18 @@ def cross_entropy_backward(
 
 # %% ../nbs/03_backpropagation.ipynb #9abd3780
 class Layer(Model):
-    "Remember the inputs of `forward` for `backward`. Subclasses add `forward` and `gradients` (of the same inputs)."
+    "Remember the inputs for `backward`. Subclasses add `forward`, `gradients(g, *inputs)`."
     inputs = None
 
     def __call__(self, *inputs):
         self.inputs = inputs
         return self.forward(*inputs)
 
-    def backward(self, g=None):                          # g: gradient of the output; None for a loss
-        "Return the gradient of the first input. Raise `RuntimeError` unless called forward just before."
+    def backward(
+        self,
+        g=None,   # gradient of the output; None for a loss
+    ):            # gradient of the first input
+        "Take the gradient back to the input. `RuntimeError` without a forward pass."
         if self.inputs is None:
             raise RuntimeError(f"{type(self).__name__}: backward without a forward pass before it")
         inputs, self.inputs = self.inputs, None
@@ -78,8 +81,12 @@ class Layer(Model):
 
 # %% ../nbs/03_backpropagation.ipynb #0bbc221c
 class LinearLayer(Layer):
-    "Compute `F.linear`, starting from the weights that `torch.nn.Linear` would draw; `backward` sets their `.grad`."
-    def __init__(self, n_in, n_out):
+    "Compute `F.linear`; see `torch.nn.Linear`. `backward` sets the parameters' `.grad`."
+    def __init__(
+        self,
+        n_in,    # inputs
+        n_out,   # outputs
+    ):
         self.weight, self.bias = (p.detach() for p in nn.Linear(n_in, n_out).parameters())
 
     def parameters(self) -> list:
@@ -113,18 +120,27 @@ class CrossEntropyLayer(Layer):
 
 # %% ../nbs/03_backpropagation.ipynb #9f46da16
 class LayerStack(Sequential):
-    "Pass the input through one layer after the other, and the gradient back through all of them."
-    def backward(self, g):
-        "Take the gradient of the output back to the input, layer by layer."
+    "Pass the input through one layer after the other, and the gradient back."
+    def backward(
+        self,
+        g,   # gradient of the output
+    ):       # gradient of the input
+        "Take the gradient back, layer by layer. `RuntimeError` without a forward pass."
         for layer in reversed(list(self)):
             g = layer.backward(g)
         return g
 
 # %% ../nbs/03_backpropagation.ipynb #4ea7eeb3
 class Node:
-    "Wrap a tensor of floats, know what it was made from, hold its gradient. `TypeError`, `ValueError` for others."
-    # Operations, made below: + - * / ** @, exp, log, relu, sum, mean, reshape, transpose, T, gather, indexing.
-    def __init__(self, value, name="leaf", parents=()):
+    "Wrap a tensor; know its parents, hold its gradient. Raise `TypeError`, `ValueError`."
+    # Operations, added below: + - * / ** @, exp, log, relu, sum, mean,
+    # reshape, transpose, T, gather, indexing.
+    def __init__(
+        self,
+        value,         # a tensor of floats that autograd does not watch, or numbers
+        name="leaf",   # of the operation that made it, or of the leaf
+        parents=(),    # (parent, vjp) each; vjp: gradient of this node → of that parent
+    ):
         if isinstance(value, Node):
             raise TypeError("found a Node, expected a tensor or numbers: it is wrapped already")
         value = torch.as_tensor(value)                   # a tensor stays the same object
@@ -132,8 +148,7 @@ class Node:
             raise ValueError(f"found values of type {value.dtype}, expected floats: others have no gradient")
         if value.requires_grad:
             raise ValueError("found a tensor that PyTorch's autograd watches, expected a plain one: t.detach()")
-        self.value, self.name = value, name
-        self.parents = parents                           # a (parent, vjp) each; vjp: gradient here → gradient there
+        self.value, self.name, self.parents = value, name, parents
 
     @property
     def grad(self):
@@ -439,12 +454,16 @@ def affine(
 
 # %% ../nbs/03_backpropagation.ipynb #157cae28
 class NodeLinear(Model):
-    "Compute `affine` on nodes, starting from the weights that `torch.nn.Linear` would draw."
-    def __init__(self, n_in, n_out):
+    "Compute `affine` on nodes, with weights as `torch.nn.Linear` would draw them."
+    def __init__(
+        self,
+        n_in,    # inputs
+        n_out,   # outputs
+    ):
         self.weight, self.bias = (p.detach() for p in nn.Linear(n_in, n_out).parameters())
 
     def parameters(self) -> list:
-        "List weight [out, in] and bias [out], plain tensors; `backward` fills their `.grad`."
+        "List weight [out, in] and bias [out], plain tensors; `backward` sets `.grad`."
         return [self.weight, self.bias]
 
     def forward(self, x):                                # [n, in] → [n, out]
@@ -452,8 +471,13 @@ class NodeLinear(Model):
 
 # %% ../nbs/03_backpropagation.ipynb #4ab4e35a
 class NodeMLP(Model):
-    "Classify images with two layers on our own engine: `n_in` pixels, `n_hidden` numbers, `n_out` logits."
-    def __init__(self, n_in=784, n_hidden=128, n_out=10):
+    "Classify images with two layers on our own engine."
+    def __init__(
+        self,
+        n_in=784,       # pixels of an image
+        n_hidden=128,   # numbers between the layers
+        n_out=10,       # classes
+    ):
         self.l1 = NodeLinear(n_in, n_hidden)
         self.l2 = NodeLinear(n_hidden, n_out)
 
