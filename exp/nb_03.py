@@ -24,10 +24,12 @@ def numeric_gradient(
     x: torch.Tensor,      # float64, any shape; stays as it is
     eps: float = 1e-6,    # how far to go to either side
 ) -> torch.Tensor:        # the shape of `x`
-    "Estimate the gradient of `f` at `x` by central differences, entry by entry. `ValueError` unless float64."
+    "Estimate f's gradient at `x` by central differences. `ValueError` unless float64."
     if x.dtype != torch.float64:
-        raise ValueError(f"found x of type {x.dtype}, expected torch.float64: half of the digits cancel")
-    steps = eps * torch.eye(x.numel(), dtype=x.dtype).reshape(x.numel(), *x.shape)   # each moves one entry
+        raise ValueError(f"found x of type {x.dtype}, expected torch.float64: "
+                         "half of the digits cancel")
+    steps = eps * torch.eye(x.numel(), dtype=x.dtype)    # each row moves one entry
+    steps = steps.reshape(x.numel(), *x.shape)
     slopes = [(float(f(x + step)) - float(f(x - step))) / (2 * eps) for step in steps]
     return torch.tensor(slopes, dtype=x.dtype).reshape(x.shape)
 
@@ -56,7 +58,7 @@ def cross_entropy_backward(
     logits: torch.Tensor,   # [n, classes]
     y: torch.Tensor,        # labels, int64 [n]
 ) -> torch.Tensor:          # [n, classes]
-    "Return the gradient of `cross_entropy_loss(logits, y)`: softmax minus one-hot, divided by n."
+    "Return the gradient of `cross_entropy_loss(logits, y)`: (softmax - one-hot) / n."
     p, t = log_softmax(logits).exp(), F.one_hot(y, logits.shape[1])      # [n, classes] both
     return (p - t) / len(y)
 
@@ -75,13 +77,14 @@ class Layer(Model):
     ):            # gradient of the first input
         "Take the gradient back to the input. `RuntimeError` without a forward pass."
         if self.inputs is None:
-            raise RuntimeError(f"{type(self).__name__}: backward without a forward pass before it")
+            raise RuntimeError(f"{type(self).__name__}: "
+                               "backward without a forward pass before it")
         inputs, self.inputs = self.inputs, None
         return self.gradients(g, *inputs)
 
 # %% ../nbs/03_backpropagation.ipynb #0bbc221c
 class LinearLayer(Layer):
-    "Compute `F.linear`; see `torch.nn.Linear`. `backward` sets the parameters' `.grad`."
+    "Compute `F.linear`, with weights as `torch.nn.Linear` draws; `backward` sets `.grad`."
     def __init__(
         self,
         n_in,    # inputs
@@ -133,8 +136,7 @@ class LayerStack(Sequential):
 # %% ../nbs/03_backpropagation.ipynb #4ea7eeb3
 class Node:
     "Wrap a tensor; know its parents, hold its gradient. Raise `TypeError`, `ValueError`."
-    # Operations, added below: + - * / ** @, exp, log, relu, sum, mean,
-    # reshape, transpose, T, gather, indexing.
+    # Operations, below: + - * / ** @ [] exp log relu sum mean reshape transpose T gather
     def __init__(
         self,
         value,         # a tensor of floats that autograd does not watch, or numbers
@@ -142,12 +144,13 @@ class Node:
         parents=(),    # (parent, vjp) each; vjp: gradient of this node → of that parent
     ):
         if isinstance(value, Node):
-            raise TypeError("found a Node, expected a tensor or numbers: it is wrapped already")
+            raise TypeError("found a Node, expected a tensor or numbers: wrapped already")
         value = torch.as_tensor(value)                   # a tensor stays the same object
         if not value.is_floating_point():
-            raise ValueError(f"found values of type {value.dtype}, expected floats: others have no gradient")
+            raise ValueError(f"found {value.dtype}, expected floats: value.float()")
         if value.requires_grad:
-            raise ValueError("found a tensor that PyTorch's autograd watches, expected a plain one: t.detach()")
+            raise ValueError("found a tensor that PyTorch's autograd watches, "
+                             "expected a plain one: t.detach()")
         self.value, self.name, self.parents = value, name, parents
 
     @property
@@ -185,7 +188,7 @@ def _record(name, value, *parents):
     for parent, _ in parents:
         dtype = parent.value.dtype
         if dtype != value.dtype:
-            raise ValueError(f"{name}: found {dtype} among what gives {value.dtype}, expected one type")
+            raise ValueError(f"{name}: found {dtype} and {value.dtype}, expected one type")
     return Node(value, name, parents)
 
 # %% ../nbs/03_backpropagation.ipynb #b17bf3ea
@@ -205,8 +208,8 @@ Node.__mul__ = Node.__rmul__ = _multiply
 # %% ../nbs/03_backpropagation.ipynb #074318f9
 def topological_order(
     root: Node,   # where to start
-) -> list:        # nodes; `root` comes last
-    "List all nodes that `root` was made from, parents first. Raise `RuntimeError` if `backward` was there already."
+) -> list:        # all nodes that it was made from, parents first; `root` comes last
+    "List the nodes of a graph, parents first. `RuntimeError` if `backward` was there."
     listed, seen, to_do = [], set(), [(root, False)]
     while to_do:
         node, parents_listed = to_do.pop()
@@ -214,8 +217,9 @@ def topological_order(
             listed.append(node)
         elif node not in seen:
             if node.parents is None:
-                raise RuntimeError(f"backward was here before ({node.name}): compute the value anew, "
-                                   "or keep the graph: backward(retain_graph=True)")
+                raise RuntimeError(f"backward was here before ({node.name}): "
+                                   "compute the value anew, or keep the graph: "
+                                   "backward(retain_graph=True)")
             seen.add(node)
             to_do.append((node, True))
             to_do += [(parent, False) for parent, _ in node.parents]
@@ -224,22 +228,24 @@ def topological_order(
 # %% ../nbs/03_backpropagation.ipynb #a27f9d86
 def undo_broadcast(
     g: torch.Tensor,   # a gradient, of a shape that `shape` broadcasts to
-    shape,             # the shape that it should have
+    shape,             # the shape before broadcasting; `ValueError` if it was another
 ) -> torch.Tensor:     # `g`, summed to `shape`
-    "Sum a gradient over the dimensions that broadcasting has stretched; see `torch.Tensor.sum_to_size`. `ValueError`."
+    "Sum what broadcasting stretched; see `torch.Tensor.sum_to_size`. Raise `ValueError`."
     sizes = [1] * (g.dim() - len(shape)) + list(shape)
-    if len(sizes) != g.dim() or any(size not in (1, full) for size, full in zip(sizes, g.shape)):
-        raise ValueError(f"found a gradient of shape {list(g.shape)}, expected one to which {list(shape)} "
-                         "broadcasts")
-    stretched = [i for i, (size, full) in enumerate(zip(sizes, g.shape)) if size != full]
+    pairs = list(zip(sizes, g.shape))                    # (before, after) by dimension
+    if len(sizes) != g.dim() or any(size not in (1, full) for size, full in pairs):
+        raise ValueError(f"found a gradient of shape {list(g.shape)}, "
+                         f"expected one to which {list(shape)} broadcasts")
+    stretched = [i for i, (size, full) in enumerate(pairs) if size != full]
     return (g.sum(stretched, keepdim=True) if stretched else g).reshape(shape)
 
 # %% ../nbs/03_backpropagation.ipynb #9ad2329c
 def _start(node, g):
-    "Return the gradient to start from: 1 for a single number, else what is given. `ValueError` if that doesn't fit."
+    "Return the gradient to start from: `g`, or 1 for a single number. `ValueError`."
     if g is None and node.value.numel() != 1:
-        raise ValueError(f"found a result of shape {list(node.value.shape)}, expected a single number, "
-                         "or a gradient to start from: result.backward(gradient)")
+        raise ValueError(f"found a result of shape {list(node.value.shape)}, "
+                         "expected a single number, or a gradient to start from: "
+                         "result.backward(gradient)")
     g = torch.ones_like(node.value) if g is None else g
     if g.shape != node.value.shape or g.dtype != node.value.dtype:
         raise ValueError(f"found a gradient {_brief(g)} to start from, expected "
@@ -278,13 +284,14 @@ def _divide(a, b):
 # %% ../nbs/03_backpropagation.ipynb #2ca04ff1
 def _power(a, n):
     if not isinstance(n, (int, float)):
-        raise TypeError(f"**: found an exponent of type {type(n).__name__}, expected a number")
+        raise TypeError(f"**: found an exponent of type {type(n).__name__}, "
+                        "expected a number")
     u = _bare(a)
     return _record("**", u ** n, (a, lambda g: g * n * u ** (n - 1) if n else 0.0 * g))
 
 # %% ../nbs/03_backpropagation.ipynb #b0386b78
 def _swapped(operation):
-    "Return the operation with its two sides exchanged: Python calls it if the node is on the right."
+    "Exchange the sides of an operation: Python calls it if the node is on the right."
     return lambda b, a: operation(a, b)
 
 Node.__neg__, Node.__pow__ = _negate, _power
@@ -311,7 +318,7 @@ def _stretch(g, shape, dim, keepdim):
     "Stretch a gradient to the shape from before a sum over `dim` (None: over all)."
     return (g if dim is None or keepdim else g.unsqueeze(dim)).expand(shape)
 
-def _sum(a, dim=None, keepdim=False):                    # dim: one dimension, or None for all
+def _sum(a, dim=None, keepdim=False):   # dim: one, or None for all
     u = _bare(a)
     value = u.sum(dim, keepdim=keepdim)
     return _record("sum", value, (a, lambda g: _stretch(g, u.shape, dim, keepdim)))
@@ -328,7 +335,8 @@ Node.sum, Node.mean = _sum, _mean
 def _matmul(a, b):
     u, v = _bare(a), _bare(b)
     if u.dim() < 2 or v.dim() < 2:
-        raise ValueError(f"@: found shapes {list(u.shape)} and {list(v.shape)}, expected matrices")
+        raise ValueError(f"@: found shapes {list(u.shape)} and {list(v.shape)}, "
+                         "expected matrices")
     return _record("@", u @ v, (a, lambda g: g @ v.mT),
                                (b, lambda g: u.mT @ g))
 
@@ -349,7 +357,8 @@ Node.T = property(lambda a: _transpose(a, 0, 1))         # of a matrix
 # %% ../nbs/03_backpropagation.ipynb #dd3723a5
 def _gather(a, dim, index):
     u = _bare(a)
-    def vjp(g): return torch.zeros_like(u).scatter_add(dim, index, g)
+    def vjp(g):
+        return torch.zeros_like(u).scatter_add(dim, index, g)
     return _record("gather", u.gather(dim, index), (a, vjp))
 
 def _pick(a, index):
@@ -382,14 +391,15 @@ class _Line:
 
 # %% ../nbs/03_backpropagation.ipynb #a036b88a
 def _layout(nodes, width, height):
-    "Place the nodes in layers; return the place (x, y) of each, and for each parent the points of its line."
+    "Place the nodes in layers; return (x, y) of each, and the points of each line."
     try:
         from grandalf.graphs import Edge, Graph, Vertex
         from grandalf.layouts import SugiyamaLayout
     except ImportError as error:
-        raise ImportError("draw_graph needs the library grandalf: pip install grandalf") from error
+        raise ImportError("draw_graph needs grandalf: pip install grandalf") from error
     boxes = {node: Vertex(node) for node in nodes}
-    lines = [Edge(boxes[parent], boxes[node]) for node in nodes for parent in dict(node.parents)]
+    pairs = [(parent, node) for node in nodes for parent in dict(node.parents)]
+    lines = [Edge(boxes[parent], boxes[node]) for parent, node in pairs]
     for box in boxes.values():
         box.view = _Box(width, height)
     for line in lines:
@@ -398,20 +408,22 @@ def _layout(nodes, width, height):
     layout.xspace, layout.yspace = 0.3 * width, 0.6 * height
     layout.init_all()
     layout.draw(10)                                      # ten rounds to remove crossings
-    return {node: box.view.xy for node, box in boxes.items()}, [line.view.points for line in lines]
+    places = {node: box.view.xy for node, box in boxes.items()}
+    return places, [line.view.points for line in lines]
 
 # %% ../nbs/03_backpropagation.ipynb #275a5ed3
 def _draw_node(ax, node, x, y, w, h, color):
     "Draw a node around (x, y): a rounded box, its name, its shape."
     from matplotlib.patches import FancyBboxPatch
-    ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=0.08",
-                                facecolor=color + "16", edgecolor=color, linewidth=1.2))
+    shape = {"boxstyle": "round,pad=0,rounding_size=0.08", "linewidth": 1.2}
+    colors = {"facecolor": color + "16", "edgecolor": color}
+    ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, **shape, **colors))
     style = {"color": "#7d7d7d", "ha": "center", "va": "center"}
     ax.text(x, y - 0.07, node.name, fontsize=10, weight="bold", **style)
     ax.text(x, y + 0.11, list(node.shape) or "a number", fontsize=9, **style)
 
 def _draw_line(ax, points, h):
-    "Draw a line through `points`, from box edge to box edge, with an arrow head at the end."
+    "Draw an arrow through `points`, from the edge of a box to the edge of another."
     (x, y), *between, (end_x, end_y) = points
     path = [(x, y + h / 2), *between, (end_x, end_y - h / 2)]
     ax.plot(*zip(*path[:-1]), color="#7d7d7d", linewidth=1)
@@ -426,9 +438,11 @@ def draw_graph(
     nodes, w, h = topological_order(root), 0.95, 0.42    # inches
     places, lines = _layout(nodes, w, h)
     across, down = zip(*places.values())
-    middle, width = (min(across) + max(across)) / 2, max(6.0, max(across) - min(across) + 2 * w)
+    left, right = min(across), max(across)
+    middle, width = (left + right) / 2, max(6.0, right - left + 2 * w)
     fig, [ax] = canvas(width=width, height=max(down) + 2 * h)
-    ax.set(xlim=(middle - width / 2, middle + width / 2), ylim=(max(down) + h, -h), aspect="equal")
+    ax.set(xlim=(middle - width / 2, middle + width / 2), ylim=(max(down) + h, -h))
+    ax.set_aspect("equal")
     ax.axis("off")
     for points in lines:
         _draw_line(ax, points, h)

@@ -345,7 +345,7 @@ def test_vectors_in_a_product_are_refused():
 def test_mixed_types_are_refused():
     x = Node(randn(3))
     for other in (Node(randn(3, dtype=torch.float32)), Node(torch.tensor(2.0))):
-        with pytest.raises(ValueError, match=r"\*: found torch.float32 among what gives torch.float64"):
+        with pytest.raises(ValueError, match=r"\*: found torch.float32 and torch.float64, expected one type"):
             x * other
     assert (x * torch.tensor([1, 0, 1])).value.dtype == torch.float64        # constants may be integers
 
