@@ -171,11 +171,10 @@ def _brief(tensor):
         return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
     return str(torch.round(tensor.double(), decimals=4).tolist())
 
-def _repr(self):
-    "Show name, value and gradient."
+# %% ../nbs/03_backpropagation.ipynb #0313a08e
+@method_of(Node)
+def __repr__(self):
     return f"Node({self.name}: {_brief(self.value)}, grad {_brief(self.grad)})"
-
-Node.__repr__ = _repr
 
 # %% ../nbs/03_backpropagation.ipynb #5c86d92f
 def _bare(a):
@@ -253,8 +252,13 @@ def _start(node, g):
     return g
 
 # %% ../nbs/03_backpropagation.ipynb #c58803f5
-def _backward(self, gradient=None, retain_graph=False):
-    "Add to each leaf's `.grad` the gradient of this node; see `torch.Tensor.backward`. `ValueError`, `RuntimeError`."
+@method_of(Node)
+def backward(
+    self,
+    gradient=None,        # to start from, as large as the value; None: 1, for one number
+    retain_graph=False,   # keep the graph, to go back through it once more
+):
+    "Add to the leaves' `.grad`; see `torch.Tensor.backward`. `ValueError`, `RuntimeError`."
     grads = {self: _start(self, gradient)}
     for node in reversed(topological_order(self)):
         g, parents = grads.pop(node), node.parents
@@ -265,8 +269,6 @@ def _backward(self, gradient=None, retain_graph=False):
             grads[parent] = grads[parent] + part if parent in grads else part
         if parents and not retain_graph:
             node.parents = None
-
-Node.backward = _backward
 
 # %% ../nbs/03_backpropagation.ipynb #db07d6fe
 def _negate(a):
