@@ -420,7 +420,7 @@ def _draw_node(ax, node, x, y, w, h, color):
     shape = {"boxstyle": "round,pad=0,rounding_size=0.08", "linewidth": 1.2}
     colors = {"facecolor": color + "16", "edgecolor": color}
     ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, **shape, **colors))
-    style = {"color": "#7d7d7d", "ha": "center", "va": "center"}
+    style = {"color": GREY, "ha": "center", "va": "center"}
     ax.text(x, y - 0.07, node.name, fontsize=10, weight="bold", **style)
     ax.text(x, y + 0.11, list(node.shape) or "a number", fontsize=9, **style)
 
@@ -428,8 +428,8 @@ def _draw_line(ax, points, h):
     "Draw an arrow through `points`, from the edge of a box to the edge of another."
     (x, y), *between, (end_x, end_y) = points
     path = [(x, y + h / 2), *between, (end_x, end_y - h / 2)]
-    ax.plot(*zip(*path[:-1]), color="#7d7d7d", linewidth=1)
-    head = {"arrowstyle": "-|>", "color": "#7d7d7d", "shrinkA": 0, "shrinkB": 0}
+    ax.plot(*zip(*path[:-1]), color=GREY, linewidth=1)
+    head = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", path[-1], path[-2], arrowprops=head)
 
 # %% ../nbs/03_backpropagation.ipynb #5988d7b8
@@ -446,10 +446,11 @@ def draw_graph(
     ax.set(xlim=(middle - width / 2, middle + width / 2), ylim=(max(down) + h, -h))
     ax.set_aspect("equal")
     ax.axis("off")
+    blue, orange, green, *_ = COLORS
     for points in lines:
         _draw_line(ax, points, h)
     for node, (x, y) in places.items():
-        color = "#2a9a63" if node is root else "#2f7fd6" if node.parents else "#d8701c"
+        color = green if node is root else blue if node.parents else orange
         _draw_node(ax, node, x, y, w, h, color)
     leaves = ", ".join(node.name for node in nodes if not node.parents)
     made = ", ".join(node.name for node in nodes if node.parents)
