@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'SGD', 'ModuleList',
-           'Sequential', 'Dataset', 'DataLoader', 'fit', 'torch', 'get_mnist_data', 'read_idx', 'show_images',
-           'set_seed', 'near', 'same', 'show_diff', 'ledger', 'exercise', 'History', 'LiveCurve', 'Verdict', 'Picture',
-           'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means', 'plot_histories', 'plot_epochs', 'smooth',
-           'source_lines', 'train_losses', 'train_accs', 'fashion_classes', 'get_fashion_data', 'COLORS', 'GREY',
-           'method_of', 'LiveOutput']
+           'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx', 'show_images', 'get_mnist_data',
+           'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'canvas', 'Picture', 'epoch_means', 'smooth',
+           'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'source_lines',
+           'Diff', 'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'Outcome', 'exercise',
+           'torch']
 
 # %% ../nbs/02_minibatch_training.ipynb #cfbc326b
 from .nb_01 import *
@@ -289,9 +289,3 @@ def fit(
             model.eval()
             history.validate(*evaluate(valid, model, criterion))
     return history
-
-# %% ../nbs/02_minibatch_training.ipynb #480470a3
-# for the next chapter: the names from before that `import *` passes on
-_all_ = ["torch", "get_mnist_data", "read_idx", "show_images", "set_seed", "near", "same", "show_diff", "ledger",
-         "exercise", "History", "LiveCurve", "Verdict", "Picture", "Table", "Diff", "Outcome", "canvas",
-         "epoch_means", "plot_histories", "plot_epochs", "smooth", "source_lines", "train_losses", "train_accs"]

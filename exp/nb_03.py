@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
            'CrossEntropyLayer', 'LayerStack', 'Node', 'topological_order', 'undo_broadcast', 'draw_graph', 'affine',
-           'NodeLinear', 'NodeMLP', 'torch', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy',
-           'evaluate', 'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'get_mnist_data',
-           'read_idx', 'show_images', 'set_seed', 'near', 'same', 'show_diff', 'ledger', 'exercise', 'History',
-           'LiveCurve', 'Verdict', 'Picture', 'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means', 'plot_histories',
-           'plot_epochs', 'smooth', 'source_lines', 'train_losses', 'train_accs', 'fashion_classes', 'get_fashion_data',
-           'COLORS', 'GREY', 'method_of', 'LiveOutput']
+           'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate',
+           'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx',
+           'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'canvas',
+           'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs',
+           'Verdict', 'same', 'source_lines', 'Diff', 'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput',
+           'LiveCurve', 'Outcome', 'exercise', 'torch']
 
 # %% ../nbs/03_backpropagation.ipynb #13e5eef0
 from .nb_02 import *
@@ -500,11 +500,3 @@ class NodeMLP(Model):
 
     def forward(self, xb):                               # [n, in] → [n, out]
         return self.l2(self.l1(xb).relu())
-
-# %% ../nbs/03_backpropagation.ipynb #96edd75f
-# for the next chapter: the names from before that `import *` passes on
-_all_ = ["torch", "normalize", "nll", "log_softmax", "cross_entropy_loss", "accuracy", "evaluate", "Model",
-         "SGD", "ModuleList", "Sequential", "Dataset", "DataLoader", "fit", "get_mnist_data", "read_idx", "show_images",
-         "set_seed", "near", "same", "show_diff", "ledger", "exercise", "History", "LiveCurve", "Verdict", "Picture",
-         "Table", "Diff", "Outcome", "canvas", "epoch_means", "plot_histories", "plot_epochs", "smooth",
-         "source_lines", "train_losses", "train_accs"]
