@@ -14,6 +14,7 @@ What ledgers, verdicts and diffs say of themselves is compared as text, like the
 """
 
 import base64
+import functools
 import hashlib
 import itertools
 import json
@@ -88,9 +89,10 @@ def describe(output):
     return lines
 
 
-def digest(cell):
-    "Return eight digits that change with every change of a cell's code."
-    return hashlib.sha256(cell.source.encode()).hexdigest()[:8]
+@functools.cache
+def digest(source):
+    "Return eight digits that change with every change of a cell's source."
+    return hashlib.sha256(source.encode()).hexdigest()[:8]
 
 
 def differences(stored, fresh, name):
@@ -102,10 +104,10 @@ def differences(stored, fresh, name):
             found = [f"{first_line(cell)!r}" if cell else NOTHING for cell in (old, new)]
             return [f"{name}, code cell {index}, line 1: stored {found[0]}, run {found[1]}: other code than was run"]
     for index, (old, new) in enumerate(zip(olds, news), 1):
-        where = f"{name}, code cell {index} ({first_line(old)!r})"
-        if ran.get(old.id) != digest(old):
-            found.append(f"{where}: was edited after it ran, or was never run")
-        if old.outputs != new.outputs:
+        edited, differ = ran.get(old.id) != digest(old.source), old.outputs != new.outputs
+        if edited or differ:
+            where = f"{name}, code cell {index} ({first_line(old)!r})"
+            found += [f"{where}: was edited after it ran, or was never run"] if edited else []
             found += output_differences(old.outputs, new.outputs, where)
     return found
 

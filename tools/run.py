@@ -50,7 +50,7 @@ def run(path, epilogue=(), package=None):
 def tidy(notebook):
     "Drop what belongs to one run only: counts, timings, metadata that tools leave behind, Python's version."
     notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.metadata.ran = {cell.id: digest(cell) for cell in code_cells(notebook)}
+    notebook.metadata.ran = {cell.id: digest(cell.source) for cell in code_cells(notebook)}
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({"tags": cell.metadata.tags} if "tags" in cell.metadata else {})
     for cell in code_cells(notebook):

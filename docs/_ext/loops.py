@@ -26,12 +26,13 @@ def versions(chapter):
     ledgers, found, diffs = chapter.told("ledger"), {}, []
     if not ledgers or chapter.number == "00":  # the workbench's ledger is a sample
         return []
+    words = {row["step"]: row["verdict"] for row in ledgers[-1][1]["rows"]}
     for output, data in chapter.told("diff", "verdict"):
         if data["kind"] == "diff":
             diffs.append(output.data["text/html"])
-        elif data["new"] not in found:
-            found[data["new"]], diffs = {"verdict": output.data["text/plain"], "diffs": diffs}, []
-    none = {"verdict": "the first: there is none before it to be compared with", "diffs": []}
+        elif data["new"] not in found and data["word"] == words.get(data["new"]):
+            found[data["new"]], diffs = {"said": output.data["text/plain"], "diffs": diffs}, []
+    none = {"said": "the first: there is none before it to be compared with", "diffs": []}
     return [row | (found.get(row["step"]) or none) for row in ledgers[-1][1]["rows"]]
 
 
@@ -72,7 +73,7 @@ class Loops(Directive):
         section += nodes.title("", f"{number}. {version['step']}")
         accuracy = "" if version["accuracy"] is None else f", validation accuracy {version['accuracy']:.2%}"
         section += nodes.paragraph("", f"{version['lines']} lines. Training loss {version['loss']:.4f}{accuracy}.")
-        section += nodes.paragraph("", "", nodes.strong("", "Verdict: "), nodes.Text(version["verdict"]))
+        section += nodes.paragraph("", "", nodes.strong("", "Verdict: "), nodes.Text(version["said"]))
         for diff in version["diffs"]:
             section += nodes.raw("", diff, format="html")
         section += nodes.literal_block("", version["source"], language="python")

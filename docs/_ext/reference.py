@@ -51,8 +51,9 @@ def signature(thing):
 
 
 def methods(thing):
-    "List the documented public methods of a class."
-    return [n for n, m in vars(thing).items() if not n.startswith("_") and callable(m) and inspect.getdoc(m)]
+    "List the documented public methods and properties of a class."
+    own = {name: each for name, each in vars(thing).items() if not name.startswith("_") and inspect.getdoc(each)}
+    return [name for name, each in own.items() if callable(each) or isinstance(each, property)]
 
 
 def literals(text):
@@ -63,10 +64,10 @@ def literals(text):
 def describe(name, thing, indent=""):
     "Write one object as reStructuredText."
     kind = "class" if inspect.isclass(thing) else "method" if indent else "function"
-    own = signature(thing)
+    kind, own = ("property", "") if isinstance(thing, property) else (kind, signature(thing))
     own = own.replace("(self, ", "(").replace("(self)", "()") if kind == "method" else own
     lines = [f"{indent}.. py:{kind}:: {name}{own}", "", f"{indent}   {literals(inspect.getdoc(thing))}", ""]
-    for parameter, comment in parameters(thing):
+    for parameter, comment in () if kind == "property" else parameters(thing):
         field = ":returns:" if parameter == "return" else f":param {parameter}:"
         lines.append(f"{indent}   {field} {literals(comment)}")
     lines.append("")

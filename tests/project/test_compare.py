@@ -51,7 +51,7 @@ def stored(source, text):
     "Make up a notebook with one cell that has run."
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text=text)]
-    notebook.metadata.ran = {cell.id: digest(cell) for cell in notebook.cells}
+    notebook.metadata.ran = {cell.id: digest(cell.source) for cell in notebook.cells}
     return notebook
 
 
