@@ -6,15 +6,15 @@
 __all__ = ['on_device', 'Callback', 'CancelBatch', 'CancelFit', 'Learner', 'Metrics', 'learning_rate', 'LearningRates',
            'KeepBest', 'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule',
            'ShuffleSampler', 'collate', 'SampleLoader', 'SlowDataset', 'random_state', 'set_random_state',
-           'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'numeric_gradient',
-           'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
-           'CrossEntropyLayer', 'LayerStack', 'Node', 'topological_order', 'undo_broadcast', 'draw_graph', 'affine',
-           'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate',
-           'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx',
-           'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'canvas',
-           'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs',
-           'Verdict', 'same', 'source_lines', 'Diff', 'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput',
-           'LiveCurve', 'Outcome', 'exercise', 'torch']
+           'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'torch', 'get_mnist_data',
+           'read_idx', 'show_images', 'set_seed', 'near', 'same', 'show_diff', 'ledger', 'exercise', 'History',
+           'LiveCurve', 'Verdict', 'Picture', 'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means', 'plot_histories',
+           'plot_epochs', 'smooth', 'source_lines', 'train_losses', 'train_accs', 'normalize', 'nll', 'log_softmax',
+           'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset',
+           'DataLoader', 'fit', 'numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entropy_backward',
+           'Layer', 'LinearLayer', 'ReLULayer', 'CrossEntropyLayer', 'LayerStack', 'Node', 'topological_order',
+           'undo_broadcast', 'draw_graph', 'affine', 'NodeLinear', 'NodeMLP', 'fashion_classes', 'get_fashion_data',
+           'COLORS', 'GREY', 'method_of', 'LiveOutput']
 
 # %% ../nbs/04_learner.ipynb #64ddacdb
 from .nb_03 import *
@@ -24,7 +24,7 @@ def on_device(
     batches,       # gives mini-batches (xb, yb) of tensors
     device,        # "cpu", "cuda", "mps", a `torch.device`, or None: leave them where they are
 ):                 # yields the same mini-batches, there
-    "Give each mini-batch on `device`; see `torch.Tensor.to`."
+    "Yield each mini-batch on `device`; see `torch.Tensor.to`."
     for xb, yb in batches:
         yield xb.to(device, non_blocking=True), yb.to(device, non_blocking=True)
 
@@ -39,8 +39,8 @@ Model.to = _to
 
 # %% ../nbs/04_learner.ipynb #24a391b4
 class Callback:
-    "Act at chosen moments of training: override their methods. Raise `TypeError` for a name that is no moment."
-    kept = ()                            # names of the attributes that a checkpoint keeps; see far below
+    "Act at events of training: override their hooks. Raise `TypeError` for a hook of no event."
+    state_names = ()                     # the attributes that a checkpoint saves; see far below
 
     def before_fit(self, learner):        "Training starts."
     def before_epoch(self, learner):      "An epoch starts; `learner.batches` is what it will run over."
@@ -48,19 +48,19 @@ class Callback:
     def after_loss(self, learner):        "Now there are `learner.logits` and `learner.loss`, too."
     def after_backward(self, learner):    "The parameters have their gradients, and no step was taken yet."
     def after_batch(self, learner):       "The step is done, the gradients are dropped."
-    def after_valid_batch(self, learner): "A mini-batch of the validation set was judged: `logits`, `yb`, `loss`."
+    def after_valid_batch(self, learner): "A mini-batch of the validation set was evaluated: `logits`, `yb`, `loss`."
     def after_epoch(self, learner):       "The epoch and its validation are in `learner.history`."
     def after_fit(self, learner):         "Training is over, or was cancelled."
 
 # %% ../nbs/04_learner.ipynb #7792de93
-def _check_moments(cls):
-    "Raise `TypeError` if a subclass has a method that is named like a moment and is none."
-    moments = [name for name in vars(Callback) if name.startswith(("before_", "after_"))]
+def _check_events(cls):
+    "Raise `TypeError` if a subclass has a hook of an event that does not exist."
+    events = [name for name in vars(Callback) if name.startswith(("before_", "after_"))]
     for name in vars(cls):
-        if name.startswith(("before_", "after_")) and name not in moments:
-            raise TypeError(f"{cls.__name__}: found {name}, expected one of {', '.join(moments)}")
+        if name.startswith(("before_", "after_")) and name not in events:
+            raise TypeError(f"{cls.__name__}: found {name}, expected one of {', '.join(events)}")
 
-Callback.__init_subclass__ = classmethod(_check_moments)
+Callback.__init_subclass__ = classmethod(_check_events)
 
 # %% ../nbs/04_learner.ipynb #90cc0b62
 class CancelBatch(Exception):
@@ -92,26 +92,26 @@ def _train_once(self, batches):
     self.history.end_epoch()
 
 # %% ../nbs/04_learner.ipynb #3677e2dd
-def _judge(self, logits, yb):
-    "Be the criterion of a validation: tell the callbacks, give the loss."
+def _valid_loss(self, logits, yb):
+    "Return the validation loss of a mini-batch, after notifying the callbacks."
     self.logits, self.yb, self.loss = logits, yb, self.criterion(logits, yb)
     self.call("after_valid_batch")
     return self.loss
 
 # %% ../nbs/04_learner.ipynb #14dc18cb
 class Learner:
-    "Train a model, and call each callback, in order, at every moment of it."
+    "Train a model, and call each callback, in order, at every event of it."
     # `model` gives logits for xb; `criterion`: (logits, yb) → the mean loss; `optim` has step() and zero_grad();
     # `device`: "cpu", "cuda", "mps", or None: everything stays where it is.
     def __init__(self, model, criterion, optim, callbacks=(), device=None):
         self.model, self.criterion, self.optim = model.to(device), criterion, optim
         self.callbacks, self.device = list(callbacks), device
 
-    def call(self, moment):
-        for callback in self.callbacks: getattr(callback, moment)(self)
+    def call(self, event):
+        for callback in self.callbacks: getattr(callback, event)(self)
 
     def fit(self, dataloader, n_epochs=1, valid=None):
-        "Train, judge by `valid`, give a `History`. Raise `FloatingPointError` (loss), `ValueError` (no data)."
+        "Train, evaluate by `valid`, return a `History`. Raise `FloatingPointError` (loss), `ValueError` (no data)."
         self.dataloader, self.n_epochs, self.valid, self.history = dataloader, n_epochs, valid, History("Learner")
         with suppress(CancelFit):
             self.call("before_fit")
@@ -120,12 +120,12 @@ class Learner:
                 self.call("before_epoch")
                 self.train(self.batches)
                 if valid is not None:
-                    self.history.validate(*evaluate(on_device(valid, self.device), self.model.eval(), self.judge))
+                    self.history.validate(*evaluate(on_device(valid, self.device), self.model.eval(), self.valid_loss))
                 self.call("after_epoch")
         self.call("after_fit")
         return self.history
 
-    train, judge = _train_once, _judge
+    train, valid_loss = _train_once, _valid_loss
 
 # %% ../nbs/04_learner.ipynb #e0c4855c
 import time
@@ -133,7 +133,7 @@ import time
 # %% ../nbs/04_learner.ipynb #289ca6cc
 class Metrics(Callback):
     "Average functions of (logits, yb) over each epoch, every sample counting once: `.train[name]`, `.valid[name]`."
-    kept = ("train", "valid", "seen")
+    state_names = ("train", "valid", "seen")
 
     def __init__(self, **functions):
         self.functions = functions
@@ -165,18 +165,18 @@ def learning_rate(
 # %% ../nbs/04_learner.ipynb #98e3a54c
 class LearningRates(Callback):
     "Record the learning rate of each step: `.lrs`."
-    kept = ("lrs",)
+    state_names = ("lrs",)
     def before_fit(self, learner):     self.lrs = []
     def after_backward(self, learner): self.lrs.append(learning_rate(learner.optim))
 
 # %% ../nbs/04_learner.ipynb #3a002bbf
 def _state_dict(self):
-    "Give all parameters and buffers by name; see `torch.nn.Module.state_dict`."
+    "Return all parameters and buffers by name; see `torch.nn.Module.state_dict`."
     layers = self._layers().items()
     return {f"{name}.{key}": value for name, layer in layers for key, value in layer.state_dict().items()}
 
 def _load_state_dict(self, state):
-    "Take what `state_dict` gave. Raise `ValueError` for other names; PyTorch's layers complain about other shapes."
+    "Take up what `state_dict` returned. Raise `ValueError` for other names; PyTorch's layers complain about other shapes."
     if set(state) != set(self.state_dict()):
         raise ValueError(f"found {sorted(state)}, expected {sorted(self.state_dict())}")
     for name, layer in self._layers().items():
@@ -187,25 +187,25 @@ Model.state_dict, Model.load_state_dict = _state_dict, _load_state_dict
 
 # %% ../nbs/04_learner.ipynb #1c87b177
 def _sgd_state(self):
-    "Give what `SGD` has to remember: its learning rate."
+    "Return what `SGD` has to remember: its learning rate."
     return {"lr": self.lr}
 
 def _load_sgd_state(self, state):
-    "Take what `state_dict` gave."
+    "Take up what `state_dict` returned."
     self.lr = state["lr"]
 
 SGD.state_dict, SGD.load_state_dict = _sgd_state, _load_sgd_state
 
 # %% ../nbs/04_learner.ipynb #7a089f8e
 def _need_validation(callback, learner):
-    "Raise `ValueError` if there is nothing to judge by."
+    "Raise `ValueError` if there is no validation set."
     if learner.valid is None:
         raise ValueError(f"{type(callback).__name__}: found no validation set, expected fit(…, valid=…)")
 
 # %% ../nbs/04_learner.ipynb #9435e949
 class KeepBest(Callback):
     "Copy the weights of the epoch with the lowest validation loss: `.weights`, `.epoch` (from 1), `.loss`."
-    kept = ("weights", "epoch", "loss")
+    state_names = ("weights", "epoch", "loss")
 
     def before_fit(self, learner):
         _need_validation(self, learner)
@@ -249,7 +249,7 @@ def epoch_table(
 
 # %% ../nbs/04_learner.ipynb #c095a0a0
 def _length(dataloader):
-    "Give the number of mini-batches, or None for a data loader that cannot tell."
+    "Return the number of mini-batches, or None for a data loader that cannot tell."
     try: return len(dataloader)
     except TypeError: return None
 
@@ -304,7 +304,7 @@ Progress.draw = _draw
 # %% ../nbs/04_learner.ipynb #5e8146ce
 class EarlyStopping(Callback):
     "End the training after `patience` epochs in a row without a validation loss lower by more than `min_delta`."
-    kept = ("best", "waited")
+    state_names = ("best", "waited")
 
     def __init__(self, patience=3, min_delta=0.0):       # epochs; nats
         if patience < 1:
@@ -327,7 +327,7 @@ class EarlyStopping(Callback):
 # %% ../nbs/04_learner.ipynb #d8748a00
 class ClipGradient(Callback):
     "Scale gradients so that their common norm is at most `max_norm`; see `torch.nn.utils.clip_grad_norm_`."
-    kept = ("norms",)                                    # the norm before each step
+    state_names = ("norms",)                                    # the norm before each step
 
     def __init__(self, max_norm=1.0):
         if not max_norm > 0:
@@ -404,7 +404,7 @@ class Schedule(Callback):
 
 # %% ../nbs/04_learner.ipynb #e9a76b43
 class ShuffleSampler:
-    "Give the indices 0 to n - 1 in a new random order each time; see `torch.utils.data.RandomSampler`."
+    "Yield the indices 0 to n - 1 in a new random order each time; see `torch.utils.data.RandomSampler`."
     def __init__(self, n, generator=None):               # a `torch.Generator`; None: PyTorch's own random numbers
         if n < 1:
             raise ValueError(f"n: found {n}, expected 1 or more")
@@ -432,7 +432,7 @@ from itertools import islice
 
 # %% ../nbs/04_learner.ipynb #82d80bd2
 class SampleLoader:
-    "Give mini-batches sample by sample: `sampler` says which, `collate` makes one of many."
+    "Yield mini-batches sample by sample: `sampler` says which, `collate` makes one of many."
     def __init__(self, ds, sampler, batch_size=64, collate=collate):
         if batch_size < 1:
             raise ValueError(f"batch_size: found {batch_size}, expected 1 or more")
@@ -468,7 +468,7 @@ import random
 
 # %% ../nbs/04_learner.ipynb #fa153f25
 def _numpy():
-    "Give NumPy's module of random numbers if NumPy is loaded, else None."
+    "Return NumPy's module of random numbers if NumPy is loaded, else None."
     return sys.modules["numpy"].random if "numpy" in sys.modules else None
 
 # %% ../nbs/04_learner.ipynb #ee04eef6
@@ -550,7 +550,7 @@ def save_checkpoint(
 # %% ../nbs/04_learner.ipynb #ea3dc6a1
 def load_checkpoint(
     path,            # a file that `save_checkpoint` wrote
-) -> dict:           # its contents, tensors in the memory of the processor
+) -> dict:           # its contents, tensors in CPU memory
     "Read a checkpoint. Raise `ValueError` if it is foreign, cut off or damaged, `FileNotFoundError` if missing."
     data, start = Path(path).read_bytes(), len(_FIRST_LINE)
     if not data.startswith(_FIRST_LINE):
@@ -565,15 +565,15 @@ def load_checkpoint(
                          f"dictionaries: {str(error).splitlines()[0]}") from error
 
 # %% ../nbs/04_learner.ipynb #1353ff37
-def _passed_on(self, batches, skip, now):
-    "Count mini-batches and pass them on; the first `skip` were trained on before, after them it was `now`."
+def _skip_batches(self, batches, n, rng_state):
+    "Count mini-batches and yield them but for the first `n`, after which it was `rng_state`."
     for self.batch, pair in enumerate(batches, 1):
-        if self.batch > skip:
+        if self.batch > n:
             yield pair
-        elif self.batch == skip:
-            set_random_state(now)
-    if self.batch < skip:
-        raise ValueError(f"{self.path}: found {skip} mini-batches in it, expected at most {self.batch}, as given now")
+        elif self.batch == n:
+            set_random_state(rng_state)
+    if self.batch < n:
+        raise ValueError(f"{self.path}: found {n} mini-batches in it, expected at most {self.batch}, as given now")
 
 # %% ../nbs/04_learner.ipynb #7a2235ab
 def _generators(*dataloaders):
@@ -587,15 +587,15 @@ def _generators(*dataloaders):
     return list(found.values())
 
 # %% ../nbs/04_learner.ipynb #466cbed2
-def _kept_state(self):
-    "Give what a checkpoint has to keep of this callback."
-    return {name: vars(self)[name] for name in self.kept}
+def _callback_state(self):
+    "Return what a checkpoint has to save of this callback."
+    return {name: vars(self)[name] for name in self.state_names}
 
-def _load_kept(self, state):
-    "Take what `state_dict` gave."
+def _load_callback_state(self, state):
+    "Take up what `state_dict` returned."
     vars(self).update(state)
 
-Callback.state_dict, Callback.load_state_dict = _kept_state, _load_kept
+Callback.state_dict, Callback.load_state_dict = _callback_state, _load_callback_state
 
 # %% ../nbs/04_learner.ipynb #52a22562
 class Checkpoint(Callback):
@@ -617,10 +617,10 @@ class Checkpoint(Callback):
             self.restore(learner, load_checkpoint(self.path))
 
     def before_epoch(self, learner):
-        state, self.pending = self.pending or {"batch": 0, "now": None}, None
-        if state["batch"]: set_random_state(state["start"], self.generators)
-        self.start, self.batch, self.written = random_state(self.generators), 0, state["batch"]
-        learner.batches = _passed_on(self, learner.batches, state["batch"], state["now"])
+        state, self.pending = self.pending or {"batch": 0, "rng_now": None}, None
+        if state["batch"]: set_random_state(state["rng_start"], self.generators)
+        self.rng_start, self.batch, self.written = random_state(self.generators), 0, state["batch"]
+        learner.batches = _skip_batches(self, learner.batches, state["batch"], state["rng_now"])
 
 # %% ../nbs/04_learner.ipynb #3247810e
 def _after_batch(self, learner):
@@ -631,7 +631,7 @@ def _after_batch(self, learner):
 
 def _after_epoch(self, learner):
     "Write; a new epoch is about to start."
-    self.batch, self.start = 0, None
+    self.batch, self.rng_start = 0, None
     self.write(learner)
 
 Checkpoint.after_batch, Checkpoint.after_epoch = _after_batch, _after_epoch
@@ -654,7 +654,7 @@ def _write(self, learner):
              "model": learner.model.state_dict(), "optimiser": learner.optim.state_dict(),
              "callbacks": [c.state_dict() for c in learner.callbacks if c.state_dict()],
              "history": {name: getattr(learner.history, name) for name in _RECORDS},
-             "batch": self.batch, "start": self.start, "now": random_state(self.generators)}
+             "batch": self.batch, "rng_start": self.rng_start, "rng_now": random_state(self.generators)}
     save_checkpoint(self.path, state, check=not self.checked)
     self.checked = True
 
@@ -680,7 +680,17 @@ def _restore(self, learner, state):
     for callback, own in zip([c for c in learner.callbacks if c.state_dict()], state["callbacks"]):
         callback.load_state_dict(own)
     vars(learner.history).update(state["history"])
-    set_random_state(state["now"], self.generators)
+    set_random_state(state["rng_now"], self.generators)
     self.pending = state if state["batch"] else None
 
 Checkpoint.write, Checkpoint.restore = _write, _restore
+
+# %% ../nbs/04_learner.ipynb #780b4115
+# for the next chapter: the names from before that `import *` passes on
+_all_ = ["torch", "get_mnist_data", "read_idx", "show_images", "set_seed", "near", "same", "show_diff", "ledger",
+         "exercise", "History", "LiveCurve", "Verdict", "Picture", "Table", "Diff", "Outcome", "canvas",
+         "epoch_means", "plot_histories", "plot_epochs", "smooth", "source_lines", "train_losses", "train_accs",
+         "normalize", "nll", "log_softmax", "cross_entropy_loss", "accuracy", "evaluate", "Model", "SGD",
+         "ModuleList", "Sequential", "Dataset", "DataLoader", "fit", "numeric_gradient", "linear_backward",
+         "relu_backward", "cross_entropy_backward", "Layer", "LinearLayer", "ReLULayer", "CrossEntropyLayer",
+         "LayerStack", "Node", "topological_order", "undo_broadcast", "draw_graph", "affine", "NodeLinear", "NodeMLP"]

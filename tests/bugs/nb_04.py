@@ -7,7 +7,7 @@ BUGS = [
     Bug("mini-batches are not moved to the device",
         "yield xb.to(device, non_blocking=True), yb.to(device, non_blocking=True)", "yield xb, yb"),
     Bug("validation in training mode: dropout stays on",
-        "self.model.eval(), self.judge", "self.model, self.judge"),
+        "self.model.eval(), self.valid_loss", "self.model, self.valid_loss"),
     Bug("no way back to training mode after a validation",
         'once: an epoch."\n    self.model.train()\n', 'once: an epoch."\n'),
     Bug("gradients are never dropped",
@@ -62,13 +62,13 @@ BUGS = [
     Bug("the loader's own random numbers are not put back",
         "        generator.set_state(own)\n", "        pass\n"),
     Bug("the shuffling order is lost in the middle of an epoch",
-        'set_random_state(state["start"], self.generators)', 'set_random_state(state["start"])'),
+        'set_random_state(state["rng_start"], self.generators)', 'set_random_state(state["rng_start"])'),
     Bug("the dropout of a resumed epoch starts again from its beginning",
-        "            set_random_state(now)\n", "            pass\n"),
+        "            set_random_state(rng_state)\n", "            pass\n"),
     Bug("the last mini-batch before the checkpoint is trained on twice",
-        "        if self.batch > skip:\n            yield pair\n        elif self.batch == skip:\n"
-        "            set_random_state(now)\n",
-        "        if self.batch == skip:\n            set_random_state(now)\n        if self.batch >= skip:\n"
+        "        if self.batch > n:\n            yield pair\n        elif self.batch == n:\n"
+        "            set_random_state(rng_state)\n",
+        "        if self.batch == n:\n            set_random_state(rng_state)\n        if self.batch >= n:\n"
         "            yield pair\n"),
     Bug("the optimiser's memory is not restored",
         '    learner.optim.load_state_dict(state["optimiser"])\n', ""),

@@ -24,7 +24,7 @@ from exp.nb_04 import *
 
 
 def problem(n=70, classes=3, dtype=torch.float32):
-    "Give inputs and labels that can be learned."
+    "Return inputs and labels that can be learned."
     x = torch.randn(n, 6, generator=torch.Generator().manual_seed(n)).to(dtype)
     return x, x[:, :classes].argmax(1)
 
@@ -36,12 +36,12 @@ def network(dropout=0.3, norm=True, width=8):
 
 
 def halves(x, y):
-    "Give a validation set in two batches of different sizes."
+    "Return a validation set in two batches of different sizes."
     return [(x[:1], y[:1]), (x[1:], y[1:])]
 
 
 def run(callbacks=(), n=70, batch_size=16, n_epochs=3, optim=None, valid=True, loader=None, make=network):
-    "Train from the same start each time; give the learner."
+    "Train from the same start each time; return the learner."
     set_seed(5)
     x, y = problem(n)
     model = make()
@@ -54,7 +54,7 @@ def run(callbacks=(), n=70, batch_size=16, n_epochs=3, optim=None, valid=True, l
 
 
 def records(history):
-    "Give all that a history holds, without its name."
+    "Return all that a history holds, without its name."
     return {name: value for name, value in vars(history).items() if name != "name"}
 
 
@@ -81,7 +81,7 @@ def test_the_learner_is_fit(n, batch_size, n_epochs, validated):
 
 
 def test_forty_lines():
-    assert sum(len(source_lines(part)) for part in (Learner, Learner.train, Learner.judge)) <= 40
+    assert sum(len(source_lines(part)) for part in (Learner, Learner.train, Learner.valid_loss)) <= 40
 
 
 def test_our_own_pieces():
@@ -163,7 +163,7 @@ def test_any_scheduler_gives_the_rates_of_a_stock_loop_and_survives_a_checkpoint
     assert rates.lrs == expected and identical(resumed, whole)
 
 
-def test_reduce_on_plateau_hears_the_validation_loss():
+def test_reduce_on_plateau_gets_the_validation_loss():
     def made(optim):
         return [rates, Schedule(lr_scheduler.ReduceLROnPlateau(optim, patience=0, threshold=1e3), each="epoch")]
 
@@ -211,7 +211,7 @@ def test_the_model_moves_in_place_ours_and_theirs():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA on this machine")
-def test_training_on_a_graphics_card(tmp_path):
+def test_training_on_a_gpu(tmp_path):
     set_seed(0)
     x, y = problem()
     model = network()
@@ -222,50 +222,50 @@ def test_training_on_a_graphics_card(tmp_path):
     assert len(learner.fit(DataLoader(Dataset(x, y), 16), 3, [(x, y)]).losses) == 15
 
 
-# Moments, order, cancelling
+# Events, order, cancelling
 
 
-def listener(heard, name=""):
-    "Make a callback that writes down each moment."
-    moments = [moment for moment in vars(Callback) if moment.startswith(("before_", "after_"))]
-    says = {moment: lambda self, learner, word=name + moment: heard.append(word) for moment in moments}
-    return type("Listener", (Callback,), says)()
+def listener(log, name=""):
+    "Make a callback that logs each event."
+    events = [event for event in vars(Callback) if event.startswith(("before_", "after_"))]
+    hooks = {event: lambda self, learner, word=name + event: log.append(word) for event in events}
+    return type("Listener", (Callback,), hooks)()
 
 
-def test_every_moment_comes_in_its_place():
-    heard = []
-    run([listener(heard)], n=40, batch_size=30, n_epochs=2)
+def test_every_event_comes_in_its_place():
+    log = []
+    run([listener(log)], n=40, batch_size=30, n_epochs=2)
     batch = ["before_batch", "after_loss", "after_backward", "after_batch"]
     epoch = ["before_epoch", *batch, *batch, "after_valid_batch", "after_valid_batch", "after_epoch"]
-    assert heard == ["before_fit", *epoch, *epoch, "after_fit"]
+    assert log == ["before_fit", *epoch, *epoch, "after_fit"]
 
 
 def test_the_list_is_the_order():
-    heard = []
-    run([listener(heard, "A "), listener(heard, "B ")], n_epochs=1)
-    assert [word[2:] for word in heard[::2]] == [word[2:] for word in heard[1::2]]
-    assert {word[0] for word in heard[::2]} == {"A"} and {word[0] for word in heard[1::2]} == {"B"}
+    log = []
+    run([listener(log, "A "), listener(log, "B ")], n_epochs=1)
+    assert [word[2:] for word in log[::2]] == [word[2:] for word in log[1::2]]
+    assert {word[0] for word in log[::2]} == {"A"} and {word[0] for word in log[1::2]} == {"B"}
 
 
-@pytest.mark.parametrize("error, moment, then", [
+@pytest.mark.parametrize("error, event, then", [
     (exp.nb_04.CancelBatch, "before_batch", "before_batch"), (exp.nb_04.CancelBatch, "after_loss", "before_batch"),
     (exp.nb_04.CancelBatch, "after_backward", "before_batch"), (exp.nb_04.CancelFit, "before_fit", "after_fit"),
     (exp.nb_04.CancelFit, "before_epoch", "after_fit"), (exp.nb_04.CancelFit, "after_loss", "after_fit"),
     (exp.nb_04.CancelFit, "after_valid_batch", "after_fit"), (exp.nb_04.CancelFit, "after_epoch", "after_fit"),
 ])  # fmt: skip
-def test_cancelling_leaves_at_once(error, moment, then):
-    heard, times = [], itertools.count()
+def test_cancelling_leaves_at_once(error, event, then):
+    log, times = [], itertools.count()
 
     def cancel(self, learner):
         if next(times) == 0:
             raise error
 
-    run([listener(heard), type("Cancels", (Callback,), {moment: cancel})(), listener(heard, "later ")], n_epochs=1)
-    at = heard.index(moment)
-    assert heard[at + 1] == then
+    run([listener(log), type("Cancels", (Callback,), {event: cancel})(), listener(log, "later ")], n_epochs=1)
+    at = log.index(event)
+    assert log[at + 1] == then
 
 
-def test_a_misspelt_moment_is_refused_and_helpers_are_not():
+def test_a_misspelt_event_is_refused_and_helpers_are_not():
     with pytest.raises(TypeError, match="Wrong: found before_bach, expected one of before_fit, before_epoch"):
         type("Wrong", (Callback,), {"before_bach": None})
     type("Right", (Callback,), {"helper": None, "_before_all": None})
@@ -512,13 +512,13 @@ class Noisy(Dataset):
         return self.x[i] + 0.1 * noise.float(), self.y[i]
 
 
-def memories():
-    "Give every callback that has a memory."
+def stateful():
+    "Return every callback that has state."
     return [Metrics(accuracy=accuracy), LearningRates(), KeepBest(), ClipGradient(0.5), EarlyStopping(2)]
 
 
 def states(learner):
-    "Give what the callbacks remember."
+    "Return the state of the callbacks."
     return [callback.state_dict() for callback in learner.callbacks if not isinstance(callback, InterruptAfter)]
 
 
@@ -535,7 +535,7 @@ def alike(a, b):
 def test_resumed_runs_are_identical(kind, tmp_path):
     def checkpointed(number, *more):
         path = tmp_path / f"{number}"
-        return run([*memories(), *more, Checkpoint(path, every=2, resume=True)], loader=LOADERS[kind])
+        return run([*stateful(), *more, Checkpoint(path, every=2, resume=True)], loader=LOADERS[kind])
 
     whole = checkpointed("whole")
     for after in (1, 2, 4, 5, 6, 8, 14, 15):
@@ -666,7 +666,7 @@ def test_no_checkpoint_is_overwritten_or_followed(tmp_path):
         run([Checkpoint(tmp_path / "d"), KeepBest()])
 
 
-def test_our_model_gives_and_takes_its_state():
+def test_our_model_saves_and_loads_its_state():
     model = Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), Sequential(nn.Linear(3, 1)))
     theirs = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Sequential(nn.Linear(3, 1)))
     theirs.load_state_dict(model.state_dict())
@@ -684,8 +684,7 @@ def test_a_run_that_is_killed_twenty_times_is_never_another(tmp_path):
     command = [sys.executable, "-W", "error", str(script), str(tmp_path), "20"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    kills = told["kills"]
+    kills = json.loads(done.stdout)["kills"]
     same_in = [all(kill[part] for part in ("losses", "weights", "order", "optimiser", "callbacks")) for kill in kills]
     assert len(kills) == 20 and all(same_in), kills
     assert sum(kill["killed"] for kill in kills) >= 12, kills  # a fast machine may end a run before its kill

@@ -1,4 +1,4 @@
-"""Train in a child process, kill it at a random moment, resume it in another: so often, and tell how it went, as JSON.
+"""Kill training runs at random times, resume each in a new process, and report as JSON whether they end alike.
 
     python tests/killed_run.py FOLDER KILLS
 
@@ -19,9 +19,9 @@ from exp.nb_04 import *
 
 
 class Seen(Callback):
-    "Note the samples of every mini-batch: the shuffling order."
+    "Record the samples of every mini-batch: the shuffling order."
 
-    kept = ("ids",)
+    state_names = ("ids",)
 
     def before_fit(self, learner):
         self.ids = []
@@ -34,7 +34,7 @@ def slow_down():
     "Let every mini-batch and every write take a little longer, so that a kill can hit both."
     fsync, sleep = os.fsync, time.sleep
     os.fsync = lambda number: (sleep(0.001), fsync(number), sleep(0.001))
-    return type("Rest", (Callback,), {"after_loss": lambda self, learner: sleep(0.002)})()
+    return type("SlowDown", (Callback,), {"after_loss": lambda self, learner: sleep(0.002)})()
 
 
 def train(path, result):
@@ -71,7 +71,7 @@ def warm_up(path):
 
 
 def fork(path, result):
-    "Start `train` in a child; give its process number."
+    "Start `train` in a child; return its process number."
     child = os.fork()
     if child == 0:
         train(path, result)
@@ -91,18 +91,18 @@ def equal(a, b):
 
 
 def kill_and_resume(folder, number, delay, whole):
-    "Kill a run after `delay` seconds, resume it; tell where it was and whether it ended like the `whole` one."
+    "Kill a run after `delay` seconds and resume it; report where, and whether it ended like the `whole` one."
     path, result = folder / f"{number}", folder / f"{number}.result"
     child = fork(path, result)
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     state = load_checkpoint(path) if path.exists() else {"history": {"losses": []}, "batch": 0}
-    told = {"killed": os.WIFSIGNALED(status), "delay": delay, "batches": len(state["history"]["losses"]),
-            "in the epoch": state["batch"], "in a write": Path(f"{path}.part").exists()}  # fmt: skip
+    report = {"killed": os.WIFSIGNALED(status), "delay": delay, "batches": len(state["history"]["losses"]),
+              "in the epoch": state["batch"], "in a write": Path(f"{path}.part").exists()}  # fmt: skip
     os.waitpid(fork(path, result), 0)
     resumed = torch.load(result, weights_only=True)
-    return told | {part: equal(resumed[part], whole[part]) for part in whole}
+    return report | {part: equal(resumed[part], whole[part]) for part in whole}
 
 
 def main(folder, kills):
@@ -114,8 +114,8 @@ def main(folder, kills):
     took, whole = time.perf_counter() - begin, torch.load(folder / "whole.result", weights_only=True)
     chance = random.Random(20)
     delays = [took * (number + chance.random()) / kills for number in range(kills)]
-    told = [kill_and_resume(folder, number, delay, whole) for number, delay in enumerate(delays)]
-    print(json.dumps({"batches": len(whole["order"]), "seconds": took, "kills": told}))
+    found = [kill_and_resume(folder, number, delay, whole) for number, delay in enumerate(delays)]
+    print(json.dumps({"batches": len(whole["order"]), "seconds": took, "kills": found}))
 
 
 if __name__ == "__main__":
