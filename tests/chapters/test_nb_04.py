@@ -82,7 +82,7 @@ def test_the_learner_is_fit(n, batch_size, n_epochs, validated):
 
 
 def test_the_learner_has_as_many_lines_as_the_chapter_says():
-    assert len(source_lines(Learner)) == 43
+    assert len(source_lines(Learner)) == 45
 
 
 def test_our_own_pieces():
@@ -246,6 +246,20 @@ def test_the_list_is_the_order():
     run([listener(log, "A "), listener(log, "B ")], n_epochs=1)
     assert [word[2:] for word in log[::2]] == [word[2:] for word in log[1::2]]
     assert {word[0] for word in log[::2]} == {"A"} and {word[0] for word in log[1::2]} == {"B"}
+
+
+def test_in_validation_a_callback_finds_the_validation_batch():
+    found = []
+
+    class Finds(Callback):
+        def after_valid_batch(self, learner):
+            assert torch.equal(learner.model(learner.xb), learner.logits)
+            assert learner.loss == learner.criterion(learner.logits, learner.yb)
+            found.append((learner.xb, learner.yb))
+
+    run([Finds()], n_epochs=2)
+    expected = 2 * halves(*problem())
+    assert all(torch.equal(a, b) for pair in zip(found, expected, strict=True) for a, b in zip(*pair))
 
 
 @pytest.mark.parametrize("error, event, then", [
