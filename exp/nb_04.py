@@ -50,7 +50,7 @@ class Callback:
     def after_loss(self, learner):        "Its `learner.logits` and `learner.loss`."
     def after_backward(self, learner):    "Its gradients; no step was taken yet."
     def after_batch(self, learner):       "The step is done, the gradients are dropped."
-    def after_valid_batch(self, learner): "A validation batch: `xb`, `yb`, `logits`, `loss`."
+    def after_valid_batch(self, learner): "Validation batch: `xb`, `yb`, `logits`, `loss`."
     def after_epoch(self, learner):       "Epoch and validation are in `learner.history`."
     def after_fit(self, learner):         "Training is over, or was cancelled."
 
@@ -168,11 +168,11 @@ class Metrics(Callback):
         self.train, self.valid = ({name: [] for name in self.functions} for _ in range(2))
         self.seen = {"train": [], "valid": []}           # (samples, values) by mini-batch
 
-    def after_loss(self, learner):        self._see(learner, "train")
-    def after_valid_batch(self, learner): self._see(learner, "valid")
+    def after_loss(self, learner):        self._record(learner, "train")
+    def after_valid_batch(self, learner): self._record(learner, "valid")
 
     @torch.no_grad()
-    def _see(self, learner, part):
+    def _record(self, learner, part):
         values = [float(f(learner.logits, learner.yb)) for f in self.functions.values()]
         self.seen[part].append((len(learner.yb), values))
 
@@ -320,7 +320,7 @@ class Progress(Callback):
 
     def after_epoch(self, learner):
         if not self.output.shown:
-            print(*epoch_table(learner.history).rows[-1], sep="\t")
+            print(repr(epoch_table(learner.history)).splitlines()[-1])
 
     def after_fit(self, learner):
         if learner.history.losses:
@@ -363,7 +363,7 @@ class EarlyStopping(Callback):
 
 # %% ../nbs/04_learner.ipynb #d8748a00
 class ClipGradient(Callback):
-    "Limit the norm of all gradients; see `nn.utils.clip_grad_norm_`. Raise `ValueError`."
+    "Limit the norm of gradients; see `torch.nn.utils.clip_grad_norm_`. `ValueError`."
     state_names = ("norms",)                             # the norm before each step
 
     def __init__(
@@ -425,8 +425,8 @@ class Accumulate(Callback):
         "Raise `RuntimeError` if gradients of the epoch were never used."
         if self.waiting:
             raise RuntimeError(f"Accumulate: found {self.waiting} mini-batches without a "
-                               "step at the end of the epoch, expected none. Did the loader "
-                               f"yield fewer than its len, {len(learner.dataloader)}?")
+                               "step at the end of the epoch, expected none. Did the "
+                               f"loader yield fewer than {len(learner.dataloader)}, its len?")
 
 # %% ../nbs/04_learner.ipynb #5180d874
 class Schedule(Callback):
@@ -463,7 +463,7 @@ class Schedule(Callback):
 
 # %% ../nbs/04_learner.ipynb #e9a76b43
 class ShuffleSampler:
-    "Yield 0 to n - 1 in a new order each time; see `data.RandomSampler`. `ValueError`."
+    "Yield 0 to n - 1 in random order; see `torch.utils.data.RandomSampler`. `ValueError`."
     def __init__(
         self,
         n,                # how many samples there are, 1 or more
@@ -483,7 +483,7 @@ class ShuffleSampler:
 def collate(
     samples: list,   # (x, y), all of the same shape; y a tensor or a number
 ) -> tuple:          # xb [n, …], yb [n]
-    "Stack samples; see `data.default_collate`. Raise `ValueError` for shapes that differ."
+    "Stack samples; see `torch.utils.data.default_collate`. `ValueError` if shapes differ."
     shapes = {tuple(x.shape) for x, _ in samples}
     if len(shapes) != 1:
         raise ValueError(f"found samples of shapes {sorted(shapes)}, expected one shape: "

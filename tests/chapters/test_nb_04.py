@@ -292,7 +292,7 @@ def test_a_misspelt_event_is_refused_and_helpers_are_not():
 def test_observers_observe(tmp_path, capsys):
     observers = [Metrics(accuracy=accuracy), LearningRates(), KeepBest(), Progress(), Checkpoint(tmp_path / "c", 2)]
     assert identical(run(observers), run())
-    assert capsys.readouterr().out.splitlines()[-1].startswith("3\t")  # a line per epoch, without a notebook
+    assert capsys.readouterr().out.splitlines()[-1].startswith("3  ")  # a line per epoch, without a notebook
 
 
 @given(st.integers(2, 40), st.integers(2, 45))
@@ -341,6 +341,27 @@ def test_a_progress_bar_says_where_the_run_is():
     bar = exp.nb_04._Bar(3, 5, "epoch 1 of 2: 3 of 5 <mini-batches>", epoch_table(learner.history))
     assert 'value="3" max="5"' in bar._repr_html_() and "&lt;mini" in bar._repr_html_() and "epoch 1 of 2" in repr(bar)
     assert len(epoch_table(learner.history).rows) == 4 and epoch_table(run(valid=False).history).rows[1][2] == "–"
+
+
+IN_A_CONSOLE = """
+import torch
+from exp.nb_04 import *
+x, y = torch.randn(20, 6), torch.arange(20) % 3
+model = torch.nn.Sequential(torch.nn.Linear(6, 3))
+learner = Learner(model, cross_entropy_loss, SGD(model.parameters()), [Progress()])
+for valid in (None, [(x, y)]):
+    print(epoch_table(learner.fit([(x, y)], 2, valid)))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_progress_prints_on_any_console(encoding):
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", IN_A_CONSOLE], capture_output=True, env=env)
+    assert done.returncode == 0, done.stderr.decode()
+    lines = done.stdout.decode(encoding).splitlines()
+    assert len(lines) == 12 and lines[0].split()[2] == ("–" if encoding != "ascii" else "-")
+    assert lines[2].split()[:2] == ["epoch", "training"] and set(lines[3]) <= set("─- ")
 
 
 def test_learning_rates_of_ours_and_theirs():
