@@ -6,15 +6,15 @@
 __all__ = ['on_device', 'Callback', 'CancelBatch', 'CancelFit', 'Learner', 'Metrics', 'learning_rate', 'LearningRates',
            'KeepBest', 'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule',
            'ShuffleSampler', 'collate', 'SampleLoader', 'SlowDataset', 'random_state', 'set_random_state',
-           'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'torch', 'get_mnist_data',
-           'read_idx', 'show_images', 'set_seed', 'near', 'same', 'show_diff', 'ledger', 'exercise', 'History',
-           'LiveCurve', 'Verdict', 'Picture', 'Table', 'Diff', 'Outcome', 'canvas', 'epoch_means', 'plot_histories',
-           'plot_epochs', 'smooth', 'source_lines', 'train_losses', 'train_accs', 'normalize', 'nll', 'log_softmax',
-           'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset',
-           'DataLoader', 'fit', 'numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entropy_backward',
-           'Layer', 'LinearLayer', 'ReLULayer', 'CrossEntropyLayer', 'LayerStack', 'Node', 'topological_order',
-           'undo_broadcast', 'draw_graph', 'affine', 'NodeLinear', 'NodeMLP', 'fashion_classes', 'get_fashion_data',
-           'COLORS', 'GREY', 'method_of', 'LiveOutput']
+           'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'numeric_gradient',
+           'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
+           'CrossEntropyLayer', 'LayerStack', 'Node', 'topological_order', 'undo_broadcast', 'draw_graph', 'affine',
+           'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate',
+           'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx',
+           'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'canvas',
+           'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs',
+           'Verdict', 'same', 'source_lines', 'Diff', 'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput',
+           'LiveCurve', 'Outcome', 'exercise', 'torch']
 
 # %% ../nbs/04_learner.ipynb #64ddacdb
 from .nb_03 import *
@@ -789,13 +789,3 @@ class Checkpoint(Callback):
         learner.history.load_state_dict(state["history"])
         set_random_state(state["rng_now"], self.generators)
         self.pending = state if state["batch"] else None
-
-# %% ../nbs/04_learner.ipynb #780b4115
-# for the next chapter: the names from before that `import *` passes on
-_all_ = ["torch", "get_mnist_data", "read_idx", "show_images", "set_seed", "near", "same", "show_diff", "ledger",
-         "exercise", "History", "LiveCurve", "Verdict", "Picture", "Table", "Diff", "Outcome", "canvas",
-         "epoch_means", "plot_histories", "plot_epochs", "smooth", "source_lines", "train_losses", "train_accs",
-         "normalize", "nll", "log_softmax", "cross_entropy_loss", "accuracy", "evaluate", "Model", "SGD",
-         "ModuleList", "Sequential", "Dataset", "DataLoader", "fit", "numeric_gradient", "linear_backward",
-         "relu_backward", "cross_entropy_backward", "Layer", "LinearLayer", "ReLULayer", "CrossEntropyLayer",
-         "LayerStack", "Node", "topological_order", "undo_broadcast", "draw_graph", "affine", "NodeLinear", "NodeMLP"]

@@ -349,7 +349,7 @@ def test_nothing_is_not_the_same_as_nothing():
 
 def test_the_promise_holds_without_assertions():
     code = "from exp.nb_00 import *; a, b = History(), History(); a.add(1, .5, 3); b.add(9, .5, 3); same(a, b)"
-    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, encoding="utf-8")
     assert done.returncode and "AssertionError: different" in done.stderr
 
 

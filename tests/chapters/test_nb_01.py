@@ -261,7 +261,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in Linux's unit")
 def test_peak_memory(dataset):
     command = [sys.executable, "-c", MEMORY, dataset[1].__name__]
-    mib = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    mib = float(subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout)
     assert mib <= 300
 
 
@@ -338,7 +338,7 @@ sys.exit(main())
 
 def check_data(*command):
     "Run Python in the project's folder; return its exit status and the lines that it printed."
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert done.stderr == ""
     return done.returncode, done.stdout.splitlines()
 

@@ -540,11 +540,3 @@ def test_a_used_graph_cannot_be_drawn():
     y.backward()
     with pytest.raises(RuntimeError, match="backward was here before"):
         draw_graph(y)
-
-
-def test_the_names_of_the_chapters_below_are_passed_on():
-    import exp.nb_02
-    import exp.nb_03
-
-    assert set(exp.nb_02.__all__) <= set(exp.nb_03.__all__)
-    assert all(hasattr(exp.nb_03, name) for name in exp.nb_03.__all__)

@@ -15,13 +15,13 @@ import pytest
 import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from killed_run import equal
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils import data
 
 import exp.nb_04
 from exp.nb_04 import *
+from tests.programs.killed_run import equal
 
 
 def problem(n=70, classes=3, dtype=torch.float32):
@@ -654,7 +654,7 @@ def test_nothing_is_run(tmp_path, capsys):
     with pytest.raises(ValueError, match="c: found contents that are no data, expected tensors"):
         load_checkpoint(tmp_path / "c")
     assert "this was run" not in capsys.readouterr().out
-    assert "weights_only=False" not in Path(exp.nb_04.__file__).read_text()
+    assert "weights_only=False" not in Path(exp.nb_04.__file__).read_text(encoding="utf-8")
 
 
 def test_a_checkpoint_made_for_something_else_is_refused_untouched(tmp_path):
@@ -709,7 +709,7 @@ def test_our_model_saves_and_loads_its_state():
 def test_a_run_that_is_killed_twenty_times_is_never_another(tmp_path):
     script = Path(__file__).parents[1] / "programs" / "killed_run.py"
     command = [sys.executable, "-W", "error", str(script), str(tmp_path), "20"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout)["kills"]
     same_in = [all(kill[part] for part in ("losses", "weights", "order", "optimiser", "callbacks")) for kill in kills]
