@@ -116,8 +116,9 @@ def made(folder, make):
     folder.parent.mkdir(parents=True, exist_ok=True)
     failure, done = folder.with_suffix(".failed"), folder.with_suffix(".done")
     with FileLock(folder.with_suffix(".lock")):
-        if failure.exists() and failure.read_text(encoding="utf-8").startswith(run_name()):
-            raise RuntimeError(failure.read_text(encoding="utf-8"))
+        run, _, why = failure.read_text(encoding="utf-8").partition("\n") if failure.exists() else ("", "", "")
+        if run == run_name():
+            raise RuntimeError(f"another test has found that this cannot be made:\n{why}")
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()

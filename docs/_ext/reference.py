@@ -57,8 +57,10 @@ def methods(thing):
 
 
 def literals(text):
-    "Turn Markdown's `code` into reStructuredText's; join lines."
-    return " ".join(text.split()).replace("`", "``").replace("*", r"\*")
+    "Turn Markdown's `code` into reStructuredText's, whatever follows it; join lines."
+    parts = " ".join(text.split()).split("`")
+    parts[::2] = [part.replace("*", r"\*") for part in parts[::2]]
+    return "".join(f"``{part}``\\ " if number % 2 else part for number, part in enumerate(parts))
 
 
 def describe(name, thing, indent=""):

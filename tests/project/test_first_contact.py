@@ -34,7 +34,7 @@ def tool():
 def make(*arguments, **variables):
     "Run make; return its exit code and all that it prints."
     env = {**os.environ, **variables}
-    done = subprocess.run(["make", *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run(["make", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, encoding="utf-8")
     return done.returncode, done.stdout + done.stderr
 
 

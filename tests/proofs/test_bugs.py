@@ -19,8 +19,8 @@ def test_every_chapter_has_bugs_to_catch(chapter):
 
 
 def test_what_nothing_notices_is_called_uncaught():
-    harmless = bugs.Bug("a remark", "    random.seed(seed)", "    random.seed(seed)  # Python's own")
-    crash = bugs.Bug("a method that does not exist", "    random.seed(seed)", "    random.leap(seed)")
+    harmless = bugs.Bug("a remark", "    torch.manual_seed(seed)", "    torch.manual_seed(seed)  # PyTorch too")
+    crash = bugs.Bug("a method that does not exist", "    torch.manual_seed(seed)", "    torch.manual_leap(seed)")
     assert [row["by"] for row in bugs.find(chapter_of("00"), [harmless, crash])] == ["nothing", "a crash"]
 
 

@@ -16,6 +16,7 @@ import urllib.request
 
 import pytest
 from nbformat import read
+from nbformat.reader import NotJSONError
 
 from tests import kept
 from tools.chapters import ROOT, code_cells
@@ -56,8 +57,17 @@ def lab(tmp_path_factory):
 
     yield start
     if started:
-        os.killpg(started[2].pid, signal.SIGTERM)
-        started[2].wait(30)
+        stop(started[2])
+
+
+def stop(server):
+    "Ask a server to end; after a while, end it."
+    os.killpg(server.pid, signal.SIGTERM)
+    try:
+        server.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def start_lab(folder):
@@ -129,8 +139,15 @@ def save(page, copy):
     "Save the notebook; return it as it lies on the disk."
     before = copy.stat().st_mtime_ns
     choose(page, "File", "Save Notebook")
-    wait_for(lambda: copy.stat().st_mtime_ns != before, 30, "the notebook to be saved")
-    return tidy(read(copy, as_version=4))
+    return tidy(wait_for(lambda: copy.stat().st_mtime_ns != before and whole(copy), 30, "the notebook to be saved"))
+
+
+def whole(path):
+    "Return the notebook in a file, or None while it is being written."
+    try:
+        return read(path, as_version=4)
+    except NotJSONError:
+        return None
 
 
 def unfold_one_by_one(page, chapter):
