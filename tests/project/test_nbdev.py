@@ -12,24 +12,29 @@ import pytest
 from tests import kept
 from tools import run
 from tools.chapters import ROOT, chapters
+from tools.chapters import chapter as chapter_of
 from tools.compare import differences
 
-SMALL = ["00_workbench", "01_data"]  # chapters enough to see what nbdev does, and quick to run
 SCRIPTS = Path(sys.executable).parent
 
 
-@pytest.fixture(scope="module")
-def clone(copy_project, tmp_path_factory):
-    "Make a repository of its own from the project's files, with the small chapters only."
-    others = [f"nbs/{chapter.stem}" for chapter in chapters() if chapter.stem not in SMALL]
-    others += [f"exp/{chapter.module}" for chapter in chapters() if chapter.stem not in SMALL]
-    root = copy_project(tmp_path_factory.mktemp("nbdev") / "clone", without=[*others, "docs/", "tests/", "bench/"])
-    own = {**os.environ, "PYTHONPATH": str(root)}
-    subprocess.run([sys.executable, "-m", "tools.export"], cwd=root, env=own, check=True)  # the map is shorter here
-    git(root, "init", "--quiet")
-    git(root, "add", "--all")
-    git(root, "-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "--message", "as it is")
-    return root
+@pytest.fixture
+def clone(copy_project, tmp_path):
+    "Return a function that makes a repository of its own from the project's files, with some chapters or all."
+
+    def clone(*numbers):
+        others = [chapter for chapter in chapters() if numbers and chapter.number not in numbers]
+        names = [f"nbs/{chapter.stem}" for chapter in others] + [f"exp/{chapter.module}" for chapter in others]
+        root = copy_project(tmp_path / "clone", without=[*names, "exp/data/", "docs/", "tests/", "bench/"])
+        if numbers:  # the map of the modules is shorter
+            own = {**os.environ, "PYTHONPATH": str(root)}
+            subprocess.run([sys.executable, "-m", "tools.export"], cwd=root, env=own, check=True)
+        git(root, "init", "--quiet")
+        git(root, "add", "--all")
+        git(root, "-c", "user.name=x", "-c", "user.email=x", "commit", "--quiet", "--message", "as it is")
+        return root
+
+    return clone
 
 
 def git(root, *arguments):
@@ -45,23 +50,26 @@ def nbdev(root, command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", ["nbdev-export", "nbdev-clean", "nbdev-prepare"])  # which also runs nbdev-test
-def test_a_command_leaves_the_tree_clean(clone, command, proved):
+def test_export_and_clean_leave_the_tree_as_it_is(clone, proved):
+    "The modules are emptied before: `nbdev-export` writes what `make export` wrote, passed-on names and all."
     if proved(ROOT / "nbs", ROOT / "exp", ROOT / ".gitignore"):
         return
-    nbdev(clone, command)
-    assert git(clone, "status", "--porcelain") == ""
-
-
-def test_export_through_nbdev_is_ours(clone, proved):
-    if proved(ROOT / "nbs", ROOT / "exp"):
-        return
-    for path in (clone / "exp").glob("nb_*.py"):
+    root = clone()
+    for path in (root / "exp").glob("nb_*.py"):
         path.write_text("", encoding="utf-8")
-    nbdev(clone, "nbdev-export")
-    for path in (clone / "exp").glob("nb_*.py"):
-        assert path.read_text(encoding="utf-8") == (ROOT / "exp" / path.name).read_text(encoding="utf-8")
-    assert "'torch'" in (clone / "exp" / "nb_01.py").read_text(encoding="utf-8")  # it is passed on
+    for command in ("nbdev-export", "nbdev-clean"):
+        nbdev(root, command)
+        assert git(root, "status", "--porcelain") == ""
+    assert "'torch'" in (root / "exp" / "nb_04.py").read_text(encoding="utf-8")
+
+
+def test_prepare_which_exports_tests_and_cleans_leaves_the_tree_as_it_is(clone, proved):
+    "With the workbench alone: nbdev runs every notebook that it finds, as the other proofs do."
+    if proved(*kept.inputs_of(chapter_of("00")), ROOT / ".gitignore"):
+        return
+    root = clone("00")
+    nbdev(root, "nbdev-prepare")
+    assert git(root, "status", "--porcelain") == ""
 
 
 def test_cleaning_changes_no_byte_of_any_chapter(chapter, tmp_path):
