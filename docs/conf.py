@@ -38,6 +38,7 @@ html_sidebars = {"**": ["search-button-field.html", "sbt-sidebar-nav.html"]}
 html_theme_options = {
     "navbar_persistent": [],  # or the theme shows a second search box
     "show_toc_level": 2,
+    "max_navbar_depth": 1,  # the theme's switches to unfold more have no name that a screen reader could say
     "use_download_button": True,
     "use_fullscreen_button": False,
     "home_page_in_toc": True,

@@ -5,6 +5,8 @@ With JavaScript, `site.js` puts two sliders in place of the grid; they only choo
 
 import html
 import json
+import shutil
+from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -13,7 +15,7 @@ from tools.chapters import ROOT
 
 FOLDER = ROOT / "docs" / "playground"
 FIGURE = """<figure data-rate="{rate:g}" data-batch="{batch}">
-<img src="_images/{place}" alt="{alt}" width="460" height="173" loading="lazy">
+<img src="_static/playground/{file}" alt="{alt}" width="460" height="173" loading="lazy">
 <figcaption>learning rate {rate:g}, batch size {batch}: {says}</figcaption></figure>"""
 
 
@@ -23,16 +25,20 @@ class Playground(Directive):
     def run(self):
         env = self.state.document.settings.env
         env.note_dependency(str(FOLDER / "runs.json"))
-        figures = [self.figure(env, run) for run in json.loads((FOLDER / "runs.json").read_text(encoding="utf-8"))]
-        return [nodes.raw("", '<div class="playground">\n' + "\n".join(figures) + "\n</div>", format="html")]
+        runs = json.loads((FOLDER / "runs.json").read_text(encoding="utf-8"))
+        figures = "\n".join(FIGURE.format(**{**run, "alt": html.escape(run["alt"])}) for run in runs)
+        return [nodes.raw("", f'<div class="playground">\n{figures}\n</div>', format="html")]
 
-    def figure(self, env, run):
-        "Have the picture of a run copied; return its HTML."
-        env.images.add_file(env.docname, f"playground/{run['file']}")
-        place = env.images[f"playground/{run['file']}"][1]
-        return FIGURE.format(**{**run, "alt": html.escape(run["alt"]), "place": place})
+
+def copy_pictures(app, error):
+    "Bring the pictures into the site."
+    target = Path(app.outdir) / "_static" / "playground"
+    target.mkdir(parents=True, exist_ok=True)
+    for picture in FOLDER.glob("*.png"):
+        shutil.copy(picture, target)
 
 
 def setup(app):
     app.add_directive("playground", Playground)
+    app.connect("build-finished", copy_pictures)
     return {"parallel_read_safe": True}
