@@ -51,7 +51,7 @@ def processor():
 @functools.cache
 def facts():
     "List what every result depends on besides files: Python, all installed packages, the processor, the browser."
-    packages = sorted(f"{d.metadata['Name']} {d.version}" for d in importlib.metadata.distributions())
+    packages = sorted({f"{d.metadata['Name']} {d.version}" for d in importlib.metadata.distributions()})
     return [sys.version, platform.platform(), str(os.cpu_count()), *packages, *processor(), browser_version()]
 
 
@@ -140,7 +140,7 @@ def forget_others(folder):
     "Drop what is kept under other keys of the same name: its inputs have changed."
     for path in folder.parent.iterdir():
         if path.name.partition(".")[0] != folder.name:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def keeps():
