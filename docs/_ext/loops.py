@@ -26,14 +26,15 @@ def versions(chapter):
     ledgers, found, diffs = chapter.told("ledger"), {}, []
     if not ledgers or chapter.number == "00":  # the workbench's ledger is a sample
         return []
-    words = {row["step"]: row["verdict"] for row in ledgers[-1][1]["rows"]}
+    rows = ledgers[-1][1]["rows"]
+    words = {row["step"]: row["verdict"] for row in rows}
     for output, data in chapter.told("diff", "verdict"):
         if data["kind"] == "diff":
             diffs.append(output.data["text/html"])
         elif data["new"] not in found and data["word"] == words.get(data["new"]):
             found[data["new"]], diffs = {"said": output.data["text/plain"], "diffs": diffs}, []
-    none = {"said": "the first: there is none before it to be compared with", "diffs": []}
-    return [row | (found.get(row["step"]) or none) for row in ledgers[-1][1]["rows"]]
+    first = "the first: there is none before it to be compared with"
+    return [{"said": row["verdict"] or first, "diffs": []} | row | found.get(row["step"], {}) for row in rows]
 
 
 def write_pages(app, config):
