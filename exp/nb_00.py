@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'GREY', 'set_seed', 'near', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History',
-           'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'source_lines', 'Diff', 'show_diff',
-           'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'Outcome', 'exercise', 'torch']
+           'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff',
+           'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'Outcome', 'exercise', 'torch']
 
 # %% ../nbs/00_workbench.ipynb #01e49124
 import torch
@@ -137,10 +137,11 @@ def epoch_means(
     values: list,   # a number per mini-batch
     sizes: list,    # samples per mini-batch
     ends: list,     # mini-batches seen by the end of each epoch
-) -> list:          # a number per epoch
+) -> list:          # a number per epoch; None where a mini-batch has none
     "Average `values` over each epoch, every sample counting once."
     spans = [slice(a, b) for a, b in zip([0, *ends], ends)]
-    return [sum(v * n for v, n in zip(values[s], sizes[s])) / sum(sizes[s]) for s in spans]
+    return [None if None in values[s] else
+            sum(v * n for v, n in zip(values[s], sizes[s])) / sum(sizes[s]) for s in spans]
 
 # %% ../nbs/00_workbench.ipynb #62ed8d14
 import itertools
@@ -164,48 +165,70 @@ def _label(history):
     return " " + name if name.startswith("_") else name
 
 # %% ../nbs/00_workbench.ipynb #b141bd91
+def _known(values, unit=1.0, at=None):
+    "Return where `values` are known (their index, or `at`), and there `unit` times each."
+    known = [(x, unit * v) for x, v in zip(at or range(len(values)), values) if v is not None]
+    return [x for x, _ in known], [v for _, v in known]
+
 def _lines(ax, histories, series, unit=1.0):
     "Draw one series of each history: raw and faint, smooth over it, wide below narrow."
     for i, history in enumerate(histories):
-        values = [unit * value for value in getattr(history, series)]
+        at, values = _known(getattr(history, series), unit)
         color, below = COLORS[i % len(COLORS)], len(histories) - 1 - i
         if len(histories) <= 2:
-            ax.plot(values, color=color, alpha=0.3, linewidth=0.7)
+            ax.plot(at, values, color=color, alpha=0.3, linewidth=0.7)
         width = 1.6 + below * min(2.2, 16 / len(histories))
-        ax.plot(smooth(values), color=color, linewidth=width, label=_label(history))
+        ax.plot(at, smooth(values), color=color, linewidth=width, label=_label(history))
 
 # %% ../nbs/00_workbench.ipynb #1fb1859e
 def _validation(ax, histories, series, unit=1.0):
     "Draw validation results as dots joined by dashes."
     for i, history in enumerate(histories):
-        values = [unit * value for value in getattr(history, series)]
+        at, values = _known(getattr(history, series), unit, history.valid_steps)
         color = COLORS[i % len(COLORS)]
-        ax.plot(history.valid_steps, values, "o--", color=color, markeredgecolor=GREY)
+        ax.plot(at, values, "o--", color=color, markeredgecolor=GREY)
     if any(history.valid_steps for history in histories):
         ax.plot([], [], "o--", color=GREY, label="validation")
+
+# %% ../nbs/00_workbench.ipynb #96f0912f
+def _charts(histories):
+    "List what to draw: (training series, validation series, label, unit)."
+    accs = [acc for history in histories for acc in history.accs + history.valid_accs]
+    if accs and all(acc is None for acc in accs):
+        return [("losses", "valid_losses", "loss", 1.0)]
+    return [("losses", "valid_losses", "loss (nats)", 1.0),
+            ("accs", "valid_accs", "accuracy (%)", 100.0)]
+
+def _say(ax, words):
+    "Write words into the middle of an axis on which nothing is drawn."
+    ax.text(0.5, 0.5, words, color=GREY, ha="center", va="center", transform=ax.transAxes)
 
 # %% ../nbs/00_workbench.ipynb #2fab4e13
 def _describe(histories):
     "Put into words what a plot of histories shows."
     below = ", ".join(history.name for history in histories[:-1])
     over = f", drawn over: {below}" if below else ""
-    what = "Line charts of training loss and accuracy per mini-batch, smoothed."
-    return f"{what} {histories[-1]}{over}."
+    what = ("Line charts of training loss and accuracy" if len(_charts(histories)) == 2 else
+            "Line chart of training loss")
+    return f"{what} per mini-batch, smoothed. {histories[-1]}{over}."
 
 # %% ../nbs/00_workbench.ipynb #60d90af8
 def plot_histories(
     histories: list,   # one `History` or more
 ) -> Picture:
     "Draw the losses and accuracies of several runs over each other."
-    fig, axes = canvas(1, 2)
-    both = [("losses", "valid_losses", "loss (nats)", 1.0),
-            ("accs", "valid_accs", "accuracy (%)", 100.0)]
-    for ax, (training, validation, label, unit) in zip(axes, both):
+    charts = _charts(histories)
+    fig, axes = canvas(1, len(charts))
+    for ax, (training, validation, label, unit) in zip(axes, charts):
         _lines(ax, histories, training, unit)
         _validation(ax, histories, validation, unit)
         ax.set(xlabel="mini-batches seen", ylabel=label)
-    axes[0].set_ylim(0, None)
-    legend = axes[1].legend(frameon=False, labelcolor=GREY, loc="lower right", fontsize=9)
+    losses = [loss for history in histories for loss in history.losses + history.valid_losses]
+    axes[0].set_ylim(0 if min(losses, default=0) >= 0 else None)
+    if not losses:
+        _say(axes[0], "nothing recorded yet")
+    legend = axes[-1].legend(frameon=False, labelcolor=GREY, fontsize=9,
+                             loc="lower right" if len(axes) == 2 else "upper right")
     for line in legend.get_lines():
         line.set_linewidth(min(line.get_linewidth(), 4))
     return Picture(fig, _describe(histories))
@@ -214,24 +237,35 @@ def plot_histories(
 import math
 
 # %% ../nbs/00_workbench.ipynb #2b37278c
-def _number(value):
+def _number(value, what):
     "Return a tensor of one element, or a number, as a float."
-    return value.item() if isinstance(value, torch.Tensor) else float(value)
+    if isinstance(value, torch.Tensor) and value.numel() != 1:
+        raise ValueError(f"{what}: found a tensor of shape {list(value.shape)}, "
+                         "expected one number: the mean over the mini-batch")
+    return float(value.item() if isinstance(value, torch.Tensor) else value)
 
-def _finite(loss, where):
-    "Return the loss as a float, or say where training fell apart."
-    loss = _number(loss)
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss} {where}: training diverged. "
-                                 "A smaller learning rate is the usual cure.")
-    return loss
+def _finite(loss, where, before):
+    "Return the loss as a float, or say where to look; `before`: the losses until then."
+    loss = _number(loss, "the loss")
+    if math.isfinite(loss):
+        return loss
+    if not before:
+        cure = (", before any update. Look for NaN and infinite numbers in the inputs and "
+                "in the first weights, and at the loss function.")
+    elif before[-1] > before[0]:
+        cure = ": training diverged. A smaller learning rate is the usual cure."
+    else:
+        cure = (": training diverged, or these inputs are not finite. Look at them first; "
+                "if they are sound, take a smaller learning rate.")
+    raise FloatingPointError(f"the loss is {loss} {where}{cure}")
 
 # %% ../nbs/00_workbench.ipynb #5e1c2106
 def _share(acc):
-    "Return an accuracy as a float from 0 to 1."
-    if not 0 <= _number(acc) <= 1:
-        raise ValueError(f"accuracy: found {acc}, expected a number from 0 to 1")
-    return _number(acc)
+    "Return an accuracy as a float from 0 to 1; None stays None."
+    share = None if acc is None else _number(acc, "accuracy")
+    if share is not None and not 0 <= share <= 1:
+        raise ValueError(f"accuracy: found {share}, expected a number from 0 to 1")
+    return share
 
 def _count(n):
     "Return a number of samples as an integer, 1 or more."
@@ -255,19 +289,21 @@ class History:
         words = [f"{self.name}: {len(self.losses)} mini-batches"]
         if self.losses:
             words.append(f"training loss {self.epoch_losses[-1]:.4f}")
-        if self.valid_accs:
+        if self.valid_accs and self.valid_accs[-1] is not None:
             words.append(f"validation accuracy {self.valid_accs[-1]:.2%}")
+        elif self.valid_losses:
+            words.append(f"validation loss {self.valid_losses[-1]:.4f}")
         return _plain(", ".join(words))
 
     def add(
         self,
         loss,   # of a mini-batch (nats): a number or a tensor of one element
-        acc,    # its accuracy, 0 to 1
+        acc,    # its accuracy, 0 to 1; None for a task that has none
         n,      # how many samples it has
     ):
         "Record a mini-batch. Raise `FloatingPointError` or `ValueError` if it cannot be."
         where = f"at epoch {len(self.epoch_ends) + 1}, mini-batch {self.in_epoch + 1}"
-        values = _finite(loss, where), _share(acc), _count(n)
+        values = _finite(loss, where, self.losses), _share(acc), _count(n)
         for series, value in zip((self.losses, self.accs, self.sizes), values):
             series.append(value)
 
@@ -280,11 +316,11 @@ class History:
 
     def validate(
         self,
-        loss,   # of the validation set (nats)
-        acc,    # its accuracy, 0 to 1
+        loss,       # of the validation set (nats)
+        acc=None,   # its accuracy, 0 to 1; None for a task that has none
     ):
         "Record a validation after the mini-batches so far. Raise errors as `add` does."
-        loss, acc = _finite(loss, "in validation"), _share(acc)
+        loss, acc = _finite(loss, "in validation", self.losses), _share(acc)
         self.valid_steps.append(len(self.losses))
         self.valid_losses.append(loss)
         self.valid_accs.append(acc)
@@ -308,6 +344,14 @@ class History:
     def epoch_accs(self) -> list:
         "Return each epoch's mean accuracy, in the same way."
         return epoch_means(self.accs, self.sizes, self._ends)
+
+    @property
+    def epochs(self) -> list:
+        "List (number, loss, accuracy, validation loss, its accuracy) of finished epochs."
+        after = dict(zip(self.valid_steps, zip(self.valid_losses, self.valid_accs)))
+        means = zip(self.epoch_ends, self.epoch_losses, self.epoch_accs)
+        return [(i, loss, acc, *after.get(end, (None, None)))
+                for i, (end, loss, acc) in enumerate(means, 1)]
 
     def plot(self, *others) -> Picture:
         "Draw this history, over `others` if there are any."
@@ -338,19 +382,32 @@ def train_accs(history) -> list:
     return history.epoch_accs
 
 # %% ../nbs/00_workbench.ipynb #1d34b930
+from bisect import bisect_right
+
+# %% ../nbs/00_workbench.ipynb #7716122b
+def _epochs_done(history, step):
+    "Return the epochs done after `step` mini-batches: 2.5 in the middle of the third."
+    ends = history._ends
+    done = bisect_right(ends, step)
+    start, end = [0, *ends][done], [*ends, step + 1][done]
+    return done + (step - start) / (end - start)
+
 def plot_epochs(history: History) -> Picture:
-    "Draw the training loss and accuracy of each epoch, and its validation (once an epoch)."
-    fig, axes = canvas(1, 2)
-    both = [(history.epoch_losses, history.valid_losses, "loss (nats)", 1),
-            (history.epoch_accs, history.valid_accs, "accuracy (%)", 100)]
-    for ax, (*pair, label, unit) in zip(axes, both):
-        for values, name, style in zip(pair, ["training", "validation"], ["o-", "s--"]):
-            numbers = range(1, len(values) + 1)
-            ax.plot(numbers, [unit * value for value in values], style, label=name)
-        ax.set(xlabel="epoch", ylabel=label, xticks=range(1, len(pair[0]) + 1))
+    "Draw the training loss and accuracy of each epoch, and every validation at its place."
+    charts = _charts([history])
+    fig, axes = canvas(1, len(charts))
+    numbers = range(1, len(history._ends) + 1)
+    places = [_epochs_done(history, step) for step in history.valid_steps]
+    training = [history.epoch_losses, history.epoch_accs]
+    for ax, means, (_, validation, label, unit) in zip(axes, training, charts):
+        ax.plot(*_known(means, unit, numbers), "o-", label="training")
+        ax.plot(*_known(getattr(history, validation), unit, places), "s--", label="validation")
+        ax.set(xlabel="epoch", ylabel=label, xticks=numbers)
         ax.legend(frameon=False, labelcolor=GREY)
-    words = "Line charts of loss and accuracy per epoch, training and validation."
-    return Picture(fig, f"{words} {history}.")
+    if not history.losses:
+        _say(axes[0], "nothing recorded yet")
+    what = "Line charts of loss and accuracy" if len(charts) == 2 else "Line chart of loss"
+    return Picture(fig, f"{what} per epoch, training and validation. {history}.")
 
 # %% ../nbs/00_workbench.ipynb #e5588026
 def _differences(new, old):
@@ -426,15 +483,19 @@ def _losses_differ(new, old):
         top = max(top, gap)
 
 # %% ../nbs/00_workbench.ipynb #42fc397c
+def _apart(a, b):
+    "Return how far two accuracies are apart: 1 where only one of them is known."
+    return float(a is not b) if a is None or b is None else abs(a - b)
+
 def _accuracies_differ(new, old):
     "Complain if accuracies differ where losses agree, or on average."
     gaps = _differences(new, old)
     agree = next((i for i, gap in enumerate(gaps) if gap > 1e-5), len(gaps))
-    flips = [i + 1 for i in range(agree) if new.accs[i] != old.accs[i]]
+    flips = [i + 1 for i in range(agree) if _apart(new.accs[i], old.accs[i])]
     if len(flips) > (max(1, agree // 100) if any(gaps) else 0):
         return (f"the losses agree, {len(flips)} of {agree} accuracies do not, "
                 f"the first at mini-batch {flips[0]}")
-    if any(abs(a - b) > 0.005 for a, b in zip(new.epoch_accs, old.epoch_accs)):
+    if any(_apart(a, b) > 0.005 for a, b in zip(new.epoch_accs, old.epoch_accs)):
         return f"mean accuracies differ: {new.epoch_accs}, {old.epoch_accs}"
 
 # %% ../nbs/00_workbench.ipynb #736b7393
@@ -450,8 +511,8 @@ def _validation_differs(new, old):
         by_loss, by_acc = 0, 0
     losses = zip(new.valid_losses, old.valid_losses)
     accs = zip(new.valid_accs, old.valid_accs)
-    far = any(abs(a - b) > by_loss * max(b, 1) for a, b in losses)
-    if far or any(abs(a - b) > by_acc for a, b in accs):
+    far = any(abs(a - b) > by_loss * max(abs(b), 1) for a, b in losses)
+    if far or any(_apart(a, b) > by_acc for a, b in accs):
         return (f"validation differs: {new.valid_losses}, {old.valid_losses}; "
                 f"{new.valid_accs}, {old.valid_accs}")
 
@@ -466,6 +527,32 @@ def same(
         if complaint := differ(new, old):
             raise AssertionError(_plain(complaint))
     return Verdict(new, old)
+
+# %% ../nbs/00_workbench.ipynb #beee72b7
+def plot_difference(
+    new: History,   # the run of the refactored loop
+    old: History,   # the run before it: same mini-batches, else `ValueError`
+) -> Picture:
+    "Draw how far the losses of two runs are apart at each mini-batch, on a log scale."
+    if complaint := _batches_differ(new, old):
+        raise ValueError(_plain(complaint))
+    gaps, (fig, [ax]) = _differences(new, old), canvas(height=2.6)
+    ax.set(xlabel="mini-batches seen", ylabel="difference of losses", xlim=(-1, len(gaps)))
+    about = f"hart of the difference of the losses of {new.name} and {old.name}"
+    if not any(gaps):
+        words = f"identical: all {len(gaps)} losses are equal, bit for bit"
+        _say(ax, words)
+        ax.set_yticks([])
+        return Picture(fig, f"Empty c{about}: {words}.")
+    floor = min(1e-10, min(filter(None, gaps)) / 10)     # where equal losses are marked
+    ax.semilogy([gap or math.nan for gap in gaps], ".", markersize=4, label="differ")
+    ax.semilogy([math.nan if gap else floor for gap in gaps], "|", color=GREY, label="equal")
+    ax.axhline(_BORN, color=GREY, linewidth=1, linestyle="--", label="rounding: born below")
+    ax.set_ylim(floor / 2, max(0.1, 3 * max(gaps)))
+    ax.minorticks_off()
+    ax.legend(frameon=False, labelcolor=GREY, loc="upper left", bbox_to_anchor=(1, 1))
+    figures = Verdict(new, old).figures()
+    return Picture(fig, f"C{about} at each mini-batch, log scale: {figures}.", loose=True)
 
 # %% ../nbs/00_workbench.ipynb #682b090b
 import ast
@@ -662,9 +749,10 @@ class Table(_WithData):
 # %% ../nbs/00_workbench.ipynb #85a03387
 def _step(thing, history, verdict):
     "Return a step of the ledger as data."
-    accs = history.valid_accs
-    return {"accuracy": round(accs[-1], 4) if accs else None,
-            "lines": len(source_lines(thing)), "loss": round(history.epoch_losses[-1], 4),
+    last = [next(reversed(series), None)                       # if there is one
+            for series in (history.epoch_losses, history.valid_accs)]
+    loss, acc = (None if value is None else round(value, 4) for value in last)
+    return {"accuracy": acc, "lines": len(source_lines(thing)), "loss": loss,
             "name": thing.__name__, "source": _source(thing).rstrip(), "step": history.name,
             "verdict": verdict.word if verdict else None}
 
@@ -674,7 +762,8 @@ def ledger(
     "Tabulate *Where you are*: what every step of a refactoring changed, and what it gave."
     steps = [_step(*row) for row in rows]
     header = ["step", "lines", "verdict", "training loss", "validation accuracy"]
-    shown = [[s["step"], s["lines"], s["verdict"] or "(the first)", f"{s['loss']:.4f}",
+    shown = [[s["step"], s["lines"], s["verdict"] or "(the first)",
+              "–" if s["loss"] is None else f"{s['loss']:.4f}",
               "–" if s["accuracy"] is None else f"{s['accuracy']:.2%}"] for s in steps]
     return Table(header, shown, data={"kind": "ledger", "rows": steps})
 
@@ -730,7 +819,7 @@ class LiveCurve(History):
         super().end_epoch()
         self.draw()
 
-    def validate(self, loss, acc):
+    def validate(self, loss, acc=None):
         super().validate(loss, acc)
         self.draw()
 

@@ -21,17 +21,28 @@ BUGS = [
         "for a, b in zip(ends, ends[1:])]", "for a, b in zip(ends[:-1], ends[1:-1])]"),
     Bug("mean of an epoch over batches, large and small alike",
         "sum(v * n for v, n in zip(values[s], sizes[s])) / sum(sizes[s])", "sum(values[s]) / len(values[s])"),
+    Bug("a run without accuracy has a mean accuracy of 0",
+        "    return [None if None in values[s] else", "    return [0.0 if None in values[s] else"),
     Bug("each epoch's mean counts from the first batch of the run",
         "spans = [slice(a, b) for a, b in zip([0, *ends], ends)]", "spans = [slice(0, b) for b in ends]"),
     Bug("a loss that is not a number is recorded",
-        "    if not math.isfinite(loss):", "    if loss is None:"),
+        "    if math.isfinite(loss):", "    if loss is not None:"),
+    Bug("a loss that is broken before any update is blamed on the learning rate",
+        "values = _finite(loss, where, self.losses)", "values = _finite(loss, where, [1.0])"),
+    Bug("a loss for each image is recorded as if it were one",
+        "and value.numel() != 1:\n", "and value.numel() != 1:\n        return float(value.flatten()[0])\n    if value is None:\n"),
+    Bug("a validation that comes late is put beside the first epoch",
+        "after = dict(zip(self.valid_steps, zip", "after = dict(zip(self.epoch_ends, zip"),
+    Bug("a plot gives the first validation to the first epoch",
+        "    places = [_epochs_done(history, step) for step in history.valid_steps]",
+        "    places = [i for i, step in enumerate(history.valid_steps, 1)]"),
     Bug("an accuracy in percent is recorded as a share",
-        "    if not 0 <= _number(acc) <= 1:", "    if not 0 <= _number(acc) <= 100:"),
+        "if share is not None and not 0 <= share <= 1:", "if share is not None and not 0 <= share <= 100:"),
     Bug("a validation that is refused leaves its loss behind",
-        '        loss, acc = _finite(loss, "in validation"), _share(acc)\n'
+        '        loss, acc = _finite(loss, "in validation", self.losses), _share(acc)\n'
         "        self.valid_steps.append(len(self.losses))\n        self.valid_losses.append(loss)\n"
         "        self.valid_accs.append(acc)\n",
-        '        self.valid_losses.append(_finite(loss, "in validation"))\n'
+        '        self.valid_losses.append(_finite(loss, "in validation", self.losses))\n'
         "        self.valid_accs.append(_share(acc))\n        self.valid_steps.append(len(self.losses))\n"),
     Bug("the mini-batches of an epoch are counted from the start of the run",
         "        return len(self.losses) - (self.epoch_ends or [0])[-1]", "        return len(self.losses)"),
@@ -92,7 +103,7 @@ BUGS = [
         "                and node.lineno <= code.co_firstlineno <= node.end_lineno:\n"
         '            return textwrap.dedent("".join(lines))'),
     Bug("a ledger gives the loss of the first epoch",
-        'round(history.epoch_losses[-1], 4)', 'round(history.epoch_losses[0], 4)'),
+        "    last = [next(reversed(series), None) ", "    last = [next(iter(series), None) "),
     Bug("drawing may take all of the time",
         "max(self.seconds, 5 * (end - start))", "self.seconds"),
     Bug("every drawing takes a place of its own",

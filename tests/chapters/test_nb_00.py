@@ -88,10 +88,135 @@ def test_history_knows_its_epochs_and_the_unfinished_one():
 def test_a_loss_that_is_not_finite_is_named_with_epoch_and_batch(loss):
     history = made_up(2)
     history.end_epoch()
-    history.add(1.0, 0.5, 64)
+    history.add(9.0, 0.5, 64)
     with pytest.raises(FloatingPointError, match=r"epoch 2, mini-batch 2.*smaller learning rate"):
         history.add(loss, 0.5, 64)
     assert len(history.losses) == len(history.accs) == len(history.sizes) == 3
+
+
+@pytest.mark.parametrize(
+    "losses, words",
+    [([], "before any update. Look for NaN and infinite numbers in the inputs and in the first weights"),
+     ([2.3, 9.0], "training diverged. A smaller learning rate is the usual cure"),
+     ([2.3], "training diverged, or these inputs are not finite"),
+     ([2.3, 2.1], "training diverged, or these inputs are not finite")],
+)  # fmt: skip
+def test_the_advice_is_given_only_where_it_can_be_right(losses, words):
+    history = History()
+    for loss in losses:
+        history.add(loss, None, 1)
+    for record in (history.add, lambda loss, acc, n: history.validate(loss, acc)):
+        with pytest.raises(FloatingPointError) as caught:
+            record(math.inf, 0.5, 1)
+        assert words in str(caught.value) and ("rate" in str(caught.value)) == bool(losses)
+
+
+@pytest.mark.parametrize("what, value", [("the loss", (torch.ones(3), 0.5)), ("accuracy", (1.0, torch.ones(2, 2)))])
+def test_what_is_not_one_number_is_refused_with_its_shape(what, value):
+    shape = r"\[3\]" if what == "the loss" else r"\[2, 2\]"
+    for record in (lambda: History().add(*value, 3), lambda: History().validate(*value)):
+        with pytest.raises(ValueError, match=f"{what}: found a tensor of shape {shape}, expected one number"):
+            record()
+
+
+# Tasks without accuracy; validation that starts late; nothing yet
+
+
+def regression(n=20, name="regression", seed=1):
+    "Make a history of a task without accuracy."
+    history = made_up(n, name, seed)
+    history.accs = [None] * n
+    return history
+
+
+def test_a_task_without_accuracy_is_recorded_compared_drawn_and_tabulated():
+    history = regression()
+    history.add(torch.tensor(0.5), None, 3)
+    history.end_epoch()
+    history.validate(0.25)
+    assert history.accs == [None] * 21 and train_accs(history) == [None] and history.valid_accs == [None]
+    assert repr(history).endswith("validation loss 0.2500")
+    assert history.epochs == [(1, train_losses(history)[0], None, 0.25, None)]
+    assert same(copy.deepcopy(history), history).validated
+    for picture in (history.plot(), history.plot(regression()), plot_epochs(history)):
+        [ax] = picture.fig.axes
+        assert ax.get_ylabel() == "loss" and picture.alt.startswith("Line chart of ") and "accuracy" not in picture.alt
+        assert picture.png().startswith(b"\x89PNG")
+    assert ledger([(short, history, None)]).data["rows"][0]["accuracy"] is None
+    again = LiveCurve("again")
+    again.load_state_dict(history.state_dict())
+    assert again.epochs == history.epochs
+
+
+def test_same_does_not_pass_over_an_accuracy_that_one_run_lacks():
+    with pytest.raises(AssertionError, match="60 of 60 accuracies do not"):
+        same(regression(60), made_up())
+    new, old = regression(60), regression(60)
+    new.validate(0.5)
+    old.validate(0.5, 0.9)
+    with pytest.raises(AssertionError, match="validation differs"):
+        same(new, old)
+
+
+def test_a_run_with_and_a_run_without_accuracy_can_be_drawn_together():
+    history = regression(30)
+    axes = history.plot(made_up()).fig.axes
+    assert [len(line.get_ydata()) for line in axes[1].lines] == [60, 60, 0, 0, 0, 0]
+    history.add(1.0, 0.5, 1)
+    assert list(history.plot().fig.axes[1].lines[0].get_xdata()) == [30]
+
+
+def test_losses_below_zero_are_in_the_picture():
+    history = regression()
+    history.add(-3.0, None, 1)
+    assert history.plot().fig.axes[0].get_ylim()[0] < -3 and regression().plot().fig.axes[0].get_ylim()[0] == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=6), st.integers(0, 2))
+def test_each_validation_stands_beside_its_own_epoch(epochs, more):
+    history, expected, places = History(), [], []
+    for number, (n, validated) in enumerate(epochs, 1):
+        for _ in range(n):
+            history.add(number, 0.5, 2)
+        history.end_epoch()
+        if validated:
+            history.validate(10.0 * number, number / 10)
+            places.append(number)
+        expected.append((number, number, 0.5, *((10.0 * number, number / 10) if validated else (None, None))))
+    for _ in range(more):
+        history.add(1.0, 0.5, 2)
+    assert history.epochs == expected
+    [_, dots], _ = (ax.lines for ax in plot_epochs(history).fig.axes)
+    assert list(dots.get_xdata()) == places and list(dots.get_ydata()) == [10.0 * number for number in places]
+
+
+def test_a_validation_within_an_epoch_is_drawn_within_it():
+    history = History()
+    history.validate(3.0, 0.1)
+    for step in range(1, 7):
+        history.add(1.0, 0.5, 2)
+        history.validate(1.0, 0.5)
+        if step == 4:
+            history.end_epoch()
+    assert list(plot_epochs(history).fig.axes[0].lines[1].get_xdata()) == [0, 0.25, 0.5, 0.75, 1, 1.5, 2]
+    assert [row[3] for row in history.epochs] == [1.0]
+
+
+def test_of_two_validations_after_one_epoch_the_last_counts():
+    history = made_up(2)
+    history.end_epoch()
+    history.validate(0.5, 0.5)
+    history.validate(0.25, 0.75)
+    assert history.epochs[0][3:] == (0.25, 0.75)
+
+
+def test_every_view_of_an_empty_history_says_that_it_is_empty():
+    history = History("none yet")
+    for picture in (history.plot(), plot_epochs(history)):
+        assert [text.get_text() for text in picture.fig.axes[0].texts] == ["nothing recorded yet"]
+        assert "none yet: 0 mini-batches" in picture.alt and picture.png()
+    assert history.epochs == train_losses(history) == train_accs(history) == []
+    assert ledger([(short, history, None)]).rows[1] == ["none yet", "3", "(the first)", "–", "–"]
 
 
 def test_an_empty_epoch_is_refused():
@@ -359,6 +484,45 @@ def test_any_loss_changed_by_more_than_rounding_is_noticed(step, change):
     new.losses[step] += change * max(1, new.losses[step])
     with pytest.raises(AssertionError):
         same(new, made_up())
+
+
+# plot_difference
+
+
+def test_the_difference_of_identical_runs_is_said_in_words():
+    picture = plot_difference(made_up(name="new"), made_up(name="old"))
+    [ax] = picture.fig.axes
+    words = "identical: all 60 losses are equal, bit for bit"
+    assert [text.get_text() for text in ax.texts] == [words] and not ax.lines
+    assert picture.alt == f"Empty chart of the difference of the losses of new and old: {words}."
+
+
+@pytest.mark.parametrize("size", [1e-16, 1e-7, 1e-3, 1e4])
+def test_every_difference_is_drawn_at_its_height(size):
+    new = made_up(name="new")
+    new.losses[7:] = [loss + size * max(loss, 1.0) for loss in new.losses[7:]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = plot_difference(new, made_up(name="old"))
+        assert picture.png().startswith(b"\x89PNG")
+    [ax] = picture.fig.axes
+    differ, equal = (list(line.get_ydata()) for line in ax.lines[:2])
+    gaps = [abs(a - b) / max(b, 1.0) for a, b in zip(new.losses, made_up().losses)]
+    assert all(math.isnan(d) if gap == 0 else d == gap for d, gap in zip(differ, gaps, strict=True))
+    assert all(math.isnan(d) != math.isnan(e) for d, e in zip(differ, equal, strict=True))
+    low, high = ax.get_ylim()
+    assert ax.get_yscale() == "log" and all(low < gap < high for gap in gaps if gap)
+    assert ax.get_xlabel() == "mini-batches seen" and picture.loose
+
+
+def test_a_difference_is_drawn_of_the_same_mini_batches_only():
+    with pytest.raises(ValueError, match="not the same mini-batches"):
+        plot_difference(made_up(9), made_up(10))
+    with pytest.raises(ValueError, match="nothing to compare: no mini-batch"):
+        plot_difference(History(), History())
+    history = made_up()
+    with pytest.raises(ValueError, match="a history with itself"):
+        plot_difference(history, history)
 
 
 # show_diff
