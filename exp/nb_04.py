@@ -13,8 +13,8 @@ __all__ = ['on_device', 'Callback', 'CancelBatch', 'CancelFit', 'Learner', 'Metr
            'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx',
            'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'canvas',
            'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs',
-           'Verdict', 'same', 'source_lines', 'Diff', 'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput',
-           'LiveCurve', 'Outcome', 'exercise', 'torch']
+           'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff', 'method_of', 'Table', 'ledger',
+           'LiveOutput', 'LiveCurve', 'Outcome', 'exercise', 'torch']
 
 # %% ../nbs/04_learner.ipynb #64ddacdb
 from .nb_03 import *
