@@ -167,7 +167,8 @@ def _label(history):
 # %% ../nbs/00_workbench.ipynb #b141bd91
 def _known(values, unit=1.0, at=None):
     "Return where `values` are known (their index, or `at`), and there `unit` times each."
-    known = [(x, unit * v) for x, v in zip(at or range(len(values)), values) if v is not None]
+    pairs = zip(at or range(len(values)), values)
+    known = [(x, unit * v) for x, v in pairs if v is not None]
     return [x for x, _ in known], [v for _, v in known]
 
 def _lines(ax, histories, series, unit=1.0):
@@ -223,7 +224,7 @@ def plot_histories(
         _lines(ax, histories, training, unit)
         _validation(ax, histories, validation, unit)
         ax.set(xlabel="mini-batches seen", ylabel=label)
-    losses = [loss for history in histories for loss in history.losses + history.valid_losses]
+    losses = [loss for h in histories for loss in h.losses + h.valid_losses]
     axes[0].set_ylim(0 if min(losses, default=0) >= 0 else None)
     if not losses:
         _say(axes[0], "nothing recorded yet")
@@ -399,9 +400,10 @@ def plot_epochs(history: History) -> Picture:
     numbers = range(1, len(history._ends) + 1)
     places = [_epochs_done(history, step) for step in history.valid_steps]
     training = [history.epoch_losses, history.epoch_accs]
-    for ax, means, (_, validation, label, unit) in zip(axes, training, charts):
+    for ax, means, (_, series, label, unit) in zip(axes, training, charts):
+        validation = getattr(history, series)
         ax.plot(*_known(means, unit, numbers), "o-", label="training")
-        ax.plot(*_known(getattr(history, validation), unit, places), "s--", label="validation")
+        ax.plot(*_known(validation, unit, places), "s--", label="validation")
         ax.set(xlabel="epoch", ylabel=label, xticks=numbers)
         ax.legend(frameon=False, labelcolor=GREY)
     if not history.losses:
@@ -546,7 +548,8 @@ def plot_difference(
         return Picture(fig, f"Empty c{about}: {words}.")
     floor = min(1e-10, min(filter(None, gaps)) / 10)     # where equal losses are marked
     ax.semilogy([gap or math.nan for gap in gaps], ".", markersize=4, label="differ")
-    ax.semilogy([math.nan if gap else floor for gap in gaps], "|", color=GREY, label="equal")
+    equal = [math.nan if gap else floor for gap in gaps]
+    ax.semilogy(equal, "|", color=GREY, label="equal")
     ax.axhline(_BORN, color=GREY, linewidth=1, linestyle="--", label="rounding: born below")
     ax.set_ylim(floor / 2, max(0.1, 3 * max(gaps)))
     ax.minorticks_off()
