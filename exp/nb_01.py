@@ -56,7 +56,7 @@ def _read_shape(file, path, max_bytes):
 def _read_exactly(file, n, path):
     "Return the `n` bytes with which the file ends, or raise `ValueError`."
     data = bytearray()
-    while len(data) <= n and (piece := file.read(min(2**20, n + 1 - len(data)))):
+    while piece := file.read(min(2**20, n + 1 - len(data))):
         data += piece
     if len(data) != n:
         found = f"{len(data):,}" if len(data) < n else f"more than {n:,}"

@@ -364,18 +364,21 @@ def test_a_damaged_and_a_missing_file_are_told(tmp_path):
     assert re.search(r"fashion_mnist/t10k-labels\S+: found SHA-256 \w{64}, expected 67da17c\w{57}" + cure, damaged)
 
 
-# The exercises: each tempting mistake gets its own hint
+# The exercises: each wrong answer gets its own hint
 
 
 @pytest.fixture(scope="module")
 def checks():
-    "Return the names that the checks of exercises 4 and 6 need, and the checks, from the notebook's cells."
+    "Return the names that the checks need, and the checks, from the notebook's cells."
     notebook = json.loads((ROOT / "nbs" / "01_data.ipynb").read_text(encoding="utf-8"))
     sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    names = {"as_linear": None, "confusion": None}
-    exec("from exp.nb_01 import *\nx, y = get_mnist_data()\nfashion_x, fashion_y = get_fashion_data()", names)
+    answers = ["write_idx", "count_digits", "ink", "random_split", "as_linear", "confusion"]
+    names = dict.fromkeys(answers)
+    exec("import gzip, struct, tempfile\nfrom pathlib import Path\nfrom exp.nb_01 import *", names)
+    exec("x, y = get_mnist_data()\nfashion_x, fashion_y = get_fashion_data()", names)
+    exec("counts, images = y.bincount().tolist(), (x[:5] * 255).byte().reshape(5, 28, 28)", names)
     for start in ("def nearest(", "def nearest_class(", "fashion_answers = ", "train_means = ", "right_answers = ",
-                  "@exercise\ndef check_as_linear", "@exercise\ndef check_confusion"):  # fmt: skip
+                  "def try_out(", "def read_back(", *(f"@exercise\ndef check_{name}" for name in answers)):  # fmt: skip
         [cell] = [source for source in sources if re.search(rf"^{re.escape(start)}", source, re.MULTILINE)]
         exec(cell if "exercise" in start or "def" in start else only(cell, start), names)
     return names
@@ -387,9 +390,44 @@ def only(cell, start):
     return line
 
 
+HEAD = "bytes([0, 0, 8, t.dim()]) + struct.pack(f'>{t.dim()}I', *t.shape)"
+DATA = "bytes(t.flatten().tolist())"
+
+
 @pytest.mark.parametrize(
     "check, answer, words",
     [
+        ("write_idx", f"lambda t: {HEAD.replace('>', '<')} + {DATA}", "least significant byte first"),
+        ("write_idx", f"lambda t: bytes([0, 0, 8, t.dim(), *t.shape]) + {DATA}", "found 12. Does each size take four"),
+        ("write_idx", f"lambda t: struct.pack('>3I', 2051, *t.shape) + {DATA}", "has 2 dimensions; .* says 03"),
+        ("write_idx", f"lambda t: {HEAD} + bytes(t.mT.flatten().tolist())", r"a \[2, 3\] tensor did not come back"),
+        ("write_idx", f"lambda t: bytes([0, 0, 8, t.dim(), *(b for s in t.shape for b in (0, 0, 0, s % 99))]) + {DATA}",
+         "read_idx refuses your file: found more than 44 bytes"),
+        ("write_idx", "lambda t: t.tolist()", "expected bytes, found one list"),
+        ("write_idx", f"lambda t: b'\\0\\0\\x09' + ({HEAD})[3:] + {DATA}", "refuses your file: found the magic"),
+        ("write_idx", f"lambda t: {HEAD} + {DATA}", "solved"),
+        ("count_digits", "lambda y: y.unique(return_counts=True)[1]", r"expected the shape \[10\], found \[2\]"),
+        ("count_digits", "lambda y: (y[:, None] == torch.arange(10)).sum(1)", "60,000 numbers, not ten"),
+        ("count_digits", "lambda y: torch.histc(y.float(), 10)", "Is the first count that of the zeros"),
+        ("count_digits", "lambda y: [(y == d).sum() for d in range(10)]", "expected a tensor, found one list"),
+        ("count_digits", "lambda y: None", "expected a tensor, found one NoneType"),
+        ("count_digits", "lambda y: torch.zeros(10)", r"expected \[5923, .*, found tensor"),
+        ("count_digits", "lambda y: (y[:, None] == torch.arange(10)).sum(0)", "solved"),
+        ("ink", "lambda x, y: torch.stack([x[y == d].sum() / x.numel() for d in range(10)])", "Divided by the pixels"),
+        ("ink", "lambda x, y: torch.stack([x[y == d][x[y == d] > 0].mean() for d in range(10)])", "1.00. Black pixels"),
+        ("ink", "lambda x, y: torch.stack([x[y == d].sum(1).mean() for d in range(10)])", "1.50. Divided by images"),
+        ("ink", "lambda x, y: torch.stack([x[y == d].mean() for d in y.unique()])", r"shape \[10\], found \[2\]"),
+        ("ink", "lambda x, y: [x[y == d].mean() for d in range(10)]", "expected a tensor, found one list"),
+        ("ink", "lambda x, y: torch.stack([x[y == d].mean() for d in range(10)])", "solved"),
+        ("random_split", "lambda x, y, n: (o := torch.randperm(len(x)), x[o[n:]], x[o[:n]], y[o[n:]], y[o[:n]])[1:]",
+         r"found \[80, 20, 80, 20\]. That is scikit-learn's order"),
+        ("random_split", "lambda x, y, n: (o := torch.randperm(len(x)), x[o[:n]], y[o[:n]], x[o[n:]], y[o[n:]])[1:]",
+         "Training and validation are swapped"),
+        ("random_split", "lambda x, y, n: (v := torch.rand(len(x)) < n / len(x), x[~v], y[~v], x[v], y[v])[1:]",
+         "Are there exactly `n_valid`"),
+        ("random_split", "lambda x, y, n: (x[n:], y[n:][torch.randperm(80)], x[:n], y[:n])", "has lost its label"),
+        ("random_split", "lambda x, y, n: (x[n:], y[n:], x[-n:], y[-n:])", "some are lost or twice"),
+        ("random_split", "lambda x, y, n: (x[n:], y[n:], x[:n], y[:n])", "the same 20 twice"),
         ("as_linear", "lambda means: (means, torch.zeros(10))", r"found \d\d\.\d%.*What can a bias do"),
         ("as_linear", "lambda means: (means, -means.square().sum(1))", r"found \d\d\.\d%.*How much"),
         ("as_linear", "lambda means: (means, means.square().sum(1) / 2)", "Is the sign"),
@@ -397,10 +435,18 @@ def only(cell, start):
         ("as_linear", "lambda means: (2 * means, -means.square().sum(1))", "solved"),
         ("confusion", "lambda t, a: torch.bincount(10 * a + t, minlength=100).reshape(10, 10)", "rows are the truth"),
         ("confusion", "lambda t, a: (10 * t + a).unique(return_counts=True)[1]", r"expected \[10, 10\], found \[3\]"),
+        ("confusion", "lambda t, a: torch.bincount(10 * t + a).reshape(10, 10)", "always 100 counts"),
+        ("confusion", "lambda t, a: torch.eye(10)[t].T @ torch.eye(10)[a]", "expected torch.int64, found"),
+        ("confusion", "lambda t, a: torch.zeros(10, 10).long().index_put((t, a), torch.tensor(1))", "a repeated"),
         ("confusion", "lambda t, a: torch.eye(10, dtype=int)[t].T @ torch.eye(10, dtype=int)[a]", "solved"),
     ],
-    ids=range(8),
-)
-def test_each_tempting_mistake_gets_its_hint(checks, check, answer, words):
-    outcome = checks[f"check_{check}"](eval(answer))
+    ids=range(38),
+)  # fmt: skip
+def test_each_wrong_answer_gets_its_hint(checks, check, answer, words):
+    outcome = checks[f"check_{check}"](eval(answer, checks))
     assert re.search(words, outcome.message) and outcome.solved == (words == "solved"), outcome.message
+    assert len(outcome.message) < 400
+
+
+def test_no_hint_of_exercise_1_prints_60_000_numbers(checks):
+    assert len(checks["check_count_digits"](lambda y: y).message) < 400
