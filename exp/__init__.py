@@ -5,6 +5,8 @@
     nb_02   Mini-batch training
     nb_03   Backpropagation: what loss.backward() does
     nb_04   Validation, the Learner and callbacks
+    nb_09   Runs that survive
+    nb_10   Feeding the loop
 
 All but this file is exported from `nbs/`; the export also keeps this map. A module stands on those with lower numbers.
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import nn
 
-from exp.nb_04 import *
+from exp.nb_09 import *
 
 
 class Seen(Callback):
