@@ -178,8 +178,9 @@ def __repr__(self):
 
 # %% ../nbs/03_backpropagation.ipynb #5c86d92f
 def _bare(a):
-    "Return the tensor within a node, and anything but a node as it is."
-    return a.value if isinstance(a, Node) else a
+    "Return the tensor within a node, and an array of NumPy's as a tensor."
+    a = a.value if isinstance(a, Node) else a
+    return torch.as_tensor(a) if hasattr(a, "__array__") else a   # a tensor stays itself
 
 def _record(name, value, *parents):
     "Make the node of a result; its parents are those of its inputs that are nodes."
@@ -203,6 +204,7 @@ def _multiply(a, b):
 # %% ../nbs/03_backpropagation.ipynb #40ba689b
 Node.__add__ = Node.__radd__ = _add
 Node.__mul__ = Node.__rmul__ = _multiply
+Node.__array_ufunc__ = None
 
 # %% ../nbs/03_backpropagation.ipynb #074318f9
 def topological_order(
@@ -284,11 +286,14 @@ def _divide(a, b):
                                (b, lambda g: -g * (u / v) / v))
 
 # %% ../nbs/03_backpropagation.ipynb #2ca04ff1
+import numbers
+
+# %% ../nbs/03_backpropagation.ipynb #d004b880
 def _power(a, n):
-    if not isinstance(n, (int, float)):
+    if not isinstance(n, numbers.Real):
         raise TypeError(f"**: found an exponent of type {type(n).__name__}, "
                         "expected a number")
-    u = _bare(a)
+    u, n = _bare(a), n if isinstance(n, int) else float(n)
     return _record("**", u ** n, (a, lambda g: g * n * u ** (n - 1) if n else 0.0 * g))
 
 # %% ../nbs/03_backpropagation.ipynb #b0386b78

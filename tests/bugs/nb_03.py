@@ -75,6 +75,8 @@ BUGS = [
     Bug("difference: number minus node computed as node minus number",
         "Node.__sub__, Node.__rsub__ = _subtract, _swapped(_subtract)",
         "Node.__sub__, Node.__rsub__ = _subtract, _subtract"),
+    Bug("a number of NumPy's on the left: NumPy takes the node for an object of its own",
+        "\nNode.__array_ufunc__ = None", ""),
     Bug("quotient: divided once in place of twice",
         "(b, lambda g: -g * (u / v) / v))", "(b, lambda g: -g * (u / v)))"),
     Bug("power: the exponent not lowered",

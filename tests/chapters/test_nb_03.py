@@ -1,9 +1,11 @@
 """Backpropagation: every gradient against PyTorch's, random graphs, shapes, what is kept and freed, and every error."""
 
 import gc
+import operator
 import sys
 import weakref
 
+import numpy as np
 import pytest
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -166,6 +168,36 @@ def test_constants_on_either_side_are_no_parents():
         result.backward(torch.ones_like(result.value))
     assert t.grad is None
     compare(lambda x: (t - x) / (2 / (t / (x * x + 1.0))), randn(2, 3))
+
+
+LEFT = [2, 2.0, np.float32(2), np.float64(2), np.int64(2), np.ones(3, "float32"), np.arange(1, 4), torch.ones(3)]
+
+
+@pytest.mark.parametrize("other", LEFT, ids=repr)
+@pytest.mark.parametrize("name", ["+", "-", "*", "/"])
+def test_numbers_and_arrays_of_numpy_are_constants_on_either_side(name, other):
+    apply = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[name]
+    constant = torch.as_tensor(other)
+    for f in (lambda x, c: apply(x, c), lambda x, c: apply(c, x)):
+        ours, theirs = Node(torch.tensor([1.0, 2.0, 3.0])), torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+        a, b = f(ours, other), f(theirs, constant)
+        assert isinstance(a, Node) and torch.equal(a.value, b)
+        a.sum().backward()
+        b.sum().backward()
+        assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_numpy_in_products_powers_and_of_another_type():
+    x = Node(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    eye = np.eye(2, dtype="float32")
+    for result in (x @ eye, eye @ x):
+        assert isinstance(result, Node) and torch.equal(result.value, x.value)
+    assert torch.equal((x ** np.float32(2)).value, x.value**2) and torch.equal((x ** np.int64(2)).value, x.value**2)
+    for attempt in (lambda: np.ones(2) * x, lambda: x * np.ones(2)):
+        with pytest.raises(ValueError, match=r"\*: found torch.float32 and torch.float64, expected one type"):
+            attempt()
+    with pytest.raises(TypeError, match="Node"):
+        np.exp(x)                                        # a function of NumPy's, for which we have `x.exp()`
 
 
 # The engine
