@@ -402,7 +402,7 @@ DATA = "bytes(t.flatten().tolist())"
         ("write_idx", f"lambda t: struct.pack('>3I', 2051, *t.shape) + {DATA}", "has 2 dimensions; .* says 03"),
         ("write_idx", f"lambda t: {HEAD} + bytes(t.mT.flatten().tolist())", r"a \[2, 3\] tensor did not come back"),
         ("write_idx", f"lambda t: bytes([0, 0, 8, t.dim(), *(b for s in t.shape for b in (0, 0, 0, s % 99))]) + {DATA}",
-         "read_idx refuses your file: found more than 44 bytes"),
+         "read_idx refuses your file: found more than 3 bytes"),
         ("write_idx", "lambda t: t.tolist()", "expected bytes, found one list"),
         ("write_idx", f"lambda t: b'\\0\\0\\x09' + ({HEAD})[3:] + {DATA}", "refuses your file: found the magic"),
         ("write_idx", f"lambda t: {HEAD} + {DATA}", "solved"),
