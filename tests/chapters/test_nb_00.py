@@ -2,16 +2,20 @@
 
 import builtins
 import copy
+import difflib
 import functools
 import inspect
+import json
 import math
 import os
 import pydoc
 import random
+import re
 import struct
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -891,6 +895,84 @@ def test_exercise_reports_and_never_raises():
 
 def test_histories_can_be_copied():
     assert same(copy.deepcopy(made_up()), made_up()).word == "identical"
+
+
+# The exercises: each wrong answer gets its own hint
+
+
+@pytest.fixture(scope="module")
+def checks():
+    "Return the checks, from the notebook's cells, and the names that they need."
+    path = Path(exp.nb_00.__file__).parents[1] / "nbs" / "00_workbench.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    names = {"difflib": difflib}
+    exec("from exp.nb_00 import *", names)
+    for source in ("".join(cell["source"]) for cell in cells):
+        if found := re.match(r"@exercise\ndef check_(?!double)(\w+)", source):
+            exec(source, {**names, found[1]: None}, names)
+    return names
+
+
+def average(weights=(0.75, 0.25), carry=False):
+    "Write a running average that errs in its weights, or carries the corrected mean on."
+
+    def answer(values, beta=0.9):
+        old, new = weights if beta == 0.75 else (beta, 1 - beta)
+        mean, result = 0.0, []
+        for step, value in enumerate(values, 1):
+            mean = old * mean + new * value
+            result.append(mean / (1 - beta**step))
+            mean = result[-1] if carry else mean
+        return result
+
+    return answer
+
+
+def zipped(new, old, start=0):
+    return next((i for i, (a, b) in enumerate(zip(new, old), start) if a != b), None)
+
+
+def shorter(new, old):
+    return None if len(new) == len(old) else min(len(new), len(old))
+
+
+@pytest.mark.parametrize(
+    "check, answer, words",
+    [
+        ("largest_difference", lambda a, b: (a - b).max(), "What if b is the larger one"),
+        ("largest_difference", lambda a, b: (a - b).max().abs(), "What if b is the larger one"),
+        ("largest_difference", lambda a, b: (a.max() - b.max()).abs(), "only the largest of each"),
+        ("largest_difference", lambda a, b: (a - b).abs().mean(), "the mean of the differences"),
+        ("largest_difference", lambda a, b: (a - b).abs().argmax(), "where it is, not how much"),
+        ("largest_difference", lambda a, b: None, "is a `return` missing"),
+        ("largest_difference", lambda a, b: (a - b).abs().max().item(), "solved"),
+        ("running_average", average(carry=True), "Is the corrected average carried on"),
+        ("running_average", average((0.25, 0.75)), "1 − β to the new value"),
+        ("running_average", lambda values, beta=0.9: [0.25, 0.2, 0.1], "divided by 1 − βᵗ"),
+        ("running_average", lambda values, beta=0.9: average()(values, beta)[-1:], "expected 3 averages, found 1"),
+        ("running_average", lambda values, beta=0.75: average()(values, beta), "the default of `beta` is 0.9"),
+        ("running_average", average(), "solved"),
+        ("best_epoch", lambda history: 4, "best .accuracy"),
+        ("best_epoch", lambda history: 5, "lowest .training. loss"),
+        ("best_epoch", lambda history: history.valid_losses.index(min(history.valid_losses)), "A list counts from 0"),
+        ("best_epoch", lambda history: min(history.valid_losses), "That is the loss itself"),
+        ("best_epoch", lambda history: min(history.epochs, key=lambda row: row[3])[0], "solved"),
+        ("first_difference", zipped, "Where does zip stop"),
+        ("first_difference", lambda a, b: zipped(a, b, 1), "counts from 0"),
+        ("first_difference", lambda a, b: zipped(a, b) or shorter(a, b), "0 is an index"),
+        ("first_difference", lambda a, b: shorter(a, b) if len(a) != len(b) else zipped(a, b), "lengths compared"),
+        ("first_difference", lambda a, b: shorter(a, b) if zipped(a, b) is None else zipped(a, b), "solved"),
+        ("lines_added", lambda old, new: len(set(new) - set(old)), "know how often"),
+        ("lines_added", lambda old, new: sum("+" in line for line in difflib.ndiff(old, new)), "The mark is in front"),
+        ("lines_added", lambda old, new: len(new) - len(old), "Lines may leave"),
+        ("lines_added", lambda old, new: sum(line[0] == "+" for line in difflib.ndiff(new, old)), "in this order"),
+        ("lines_added", lambda old, new: sum(line[0] == "+" for line in difflib.ndiff(old, new)), "solved"),
+    ],
+    ids=range(28),
+)  # fmt: skip
+def test_each_wrong_answer_gets_its_hint(checks, check, answer, words):
+    outcome = checks[f"check_{check}"](answer)
+    assert re.search(words, outcome.message) and outcome.solved == (words == "solved"), outcome.message
 
 
 # Consoles
