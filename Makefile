@@ -1,7 +1,7 @@
 # The commands of the project. `make lab` to learn, `make test` to check; both set themselves up on the first run.
 # Another Python:        make lab PYTHON=python3.12
 # Options for Jupyter:   make lab ARGS="--no-browser --port 9000"
-# Not the pinned versions of constraints.txt but the newest: make lab CONSTRAINTS=
+# Not the pinned versions of constraints.txt but the newest, in a fresh clone: make lab CONSTRAINTS=
 
 PYTHON ?= python3
 PY     := .venv/bin/python

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from tests import kept
 from tools import bugs, run
-from tools.chapters import ROOT, Chapter, chapters
+from tools.chapters import ROOT, Chapter, chapters, chosen
 
 settings.register_profile("ours", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("ours")
@@ -33,15 +33,20 @@ def pytest_addoption(parser):
 
 def belongs(item, numbers):
     "Return whether a test proves one of the chapters."
-    given = [getattr(item, "callspec", None) and item.callspec.params.get("chapter")]
-    return any(isinstance(c, Chapter) and c.number in numbers for c in given) or any(
-        item.path.name == f"test_nb_{number}.py" for number in numbers
-    )
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    words = [params["chapter"].stem] if isinstance(params.get("chapter"), Chapter) else []
+    words += [str(params.get("name", "")).rpartition("/")[2], item.path.stem.removeprefix("test_")]
+    ours = {word for chapter in chosen(numbers) for word in (chapter.stem, chapter.module)}
+    return bool(ours & set(words)) or item.get_closest_marker("all_chapters") is not None
 
 
 def pytest_collection_modifyitems(config, items):
     "Keep the tests of the chosen chapters, and begin with those that take long."
     if numbers := config.getoption("chapter"):
+        try:
+            chosen(numbers)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
         wanted = [item for item in items if belongs(item, numbers)]
         config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
         items[:] = wanted
@@ -81,9 +86,7 @@ def once(tmp_path_factory):
     def once(name, make, inputs=None):
         if inputs is None or not kept.keeps():
             return kept.made(shared / name, make)
-        folder = kept.made(kept.STORE / name / kept.key(name, *inputs), make)
-        kept.forget_others(folder)
-        return folder
+        return kept.made(kept.STORE / name / kept.key(name, *inputs), make, lambda: kept.key(name, *inputs))
 
     return once
 
@@ -102,12 +105,12 @@ def proved(request, record_property):
         if kept.keeps() and mark.exists():
             record_property("kept", 1)
             return True
-        found["mark"] = mark
+        found.update(mark=mark, key=lambda: kept.key(request.node.nodeid, *given))
         return False
 
     yield proved
     report = request.node.stash.get(REPORT, None)
-    if "mark" in found and kept.keeps() and report and report.passed:
+    if "mark" in found and kept.keeps() and report and report.passed and found["key"]() == found["mark"].name:
         found["mark"].parent.mkdir(parents=True, exist_ok=True)
         found["mark"].touch()
 

@@ -8,6 +8,7 @@ the processor can do.
 import functools
 import hashlib
 import importlib.metadata
+import locale
 import os
 import platform
 import shutil
@@ -16,7 +17,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tools.chapters import ROOT, below
 
@@ -26,11 +27,13 @@ BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
 
 # Keys
 
+LEFT_BEHIND = {"__pycache__", ".venv", ".ipynb_checkpoints", "_modidx.py"}  # by tools, within our folders
+RULING = ("ATEN_", "OMP_", "MKL_", "OPENBLAS_", "LC_", "LANG", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONWARNINGS")
 
 def files_below(place):
     "List the files of a folder, or the file itself; what Python leaves behind is none."
     found = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    return [path for path in found if "__pycache__" not in path.parts and path.suffix != ".pyc"]
+    return [path for path in found if not LEFT_BEHIND & set(path.parts)]
 
 
 @functools.cache
@@ -52,7 +55,10 @@ def processor():
 def facts():
     "List what every result depends on besides files: Python, all installed packages, the processor, the browser."
     packages = sorted({f"{d.metadata['Name']} {d.version}" for d in importlib.metadata.distributions()})
-    return [sys.version, platform.platform(), str(os.cpu_count()), *packages, *processor(), browser_version()]
+    ruling = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(RULING))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    system = [sys.version, platform.platform(), locale.getpreferredencoding(False), str(cores)]
+    return [*system, *ruling, *packages, *processor(), browser_version()]
 
 
 def browser_path():
@@ -111,15 +117,19 @@ def inputs_of_site(root=ROOT):
 # Made once, kept
 
 
-def made(folder, make):
-    "Have `make(folder)` fill a folder, in one process only; the others wait. If it fails, all of them hear why."
+def made(folder, make, key=None):
+    """Have `make(folder)` fill a folder, in one process only; the others wait. If it fails, all of them hear why.
+
+    With `key`, a function, the folder is named by what it returns. It is asked again when all is made: where an input
+    has changed meanwhile, the folder serves this run and no later one. Folders of other keys are dropped.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     failure, done = folder.with_suffix(".failed"), folder.with_suffix(".done")
     with FileLock(folder.with_suffix(".lock")):
         run, _, why = failure.read_text(encoding="utf-8").partition("\n") if failure.exists() else ("", "", "")
         if run == run_name():
             raise RuntimeError(f"another test has found that this cannot be made:\n{why}")
-        if not done.exists():
+        if not done.exists() or done.read_text(encoding="utf-8") not in ("", run_name()):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             try:
@@ -127,7 +137,9 @@ def made(folder, make):
             except BaseException:
                 failure.write_text(f"{run_name()}\n{traceback.format_exc()}", encoding="utf-8")
                 raise
-            done.touch()
+            done.write_text("" if key is None or key() == folder.name else run_name(), encoding="utf-8")
+            if key is not None:
+                forget_others(folder)
     return folder
 
 
@@ -137,10 +149,14 @@ def run_name():
 
 
 def forget_others(folder):
-    "Drop what is kept under other keys of the same name: its inputs have changed."
-    for path in folder.parent.iterdir():
-        if path.name.partition(".")[0] != folder.name:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    "Drop what is kept under other keys of the same name, unless a process is at work on it."
+    for other in [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]:
+        try:
+            with FileLock(other.with_suffix(".lock"), timeout=0):
+                other.with_suffix(".done").unlink(missing_ok=True)
+                shutil.rmtree(other, ignore_errors=True)
+        except Timeout:
+            pass
 
 
 def keeps():

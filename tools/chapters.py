@@ -64,7 +64,7 @@ class Chapter:
     @cached_property
     def head(self):
         "Title, promise, minutes and seconds, of the first cell. Raise `ValueError` if it has another form."
-        text = self.cells[0].source
+        text = self.cells[0].source if self.cells else ""
         first = re.match(r"# (.+)\n\n> (.+)", text)
         takes = re.search(r"\*\*Takes\*\* (\d+) minutes to read, (\d+) seconds to run", text)
         if not (first and takes and first[1].startswith(f"{self.number} · ")):
@@ -88,8 +88,9 @@ class Chapter:
         for cell in self.cells:
             if cell.cell_type == "code":
                 found.append(heading)
-            for line in cell.source.splitlines() if cell.cell_type == "markdown" else ():
-                heading = line.lstrip("# ") if line.startswith("#") else heading
+            text = re.sub(r"^```.*?^```", "", cell.source, flags=re.DOTALL | re.MULTILINE)
+            for line in text.splitlines() if cell.cell_type == "markdown" else ():
+                heading = line.lstrip("# ") if re.match("#+ ", line) else heading
         return found
 
     @cached_property
@@ -138,7 +139,11 @@ class Chapter:
 
 def chapters(root=ROOT):
     "List the chapters in the order in which they are read: 01, 02, …, and 00, the workbench, last."
-    found = [Chapter(path) for path in (Path(root) / "nbs").glob("[0-9][0-9]_*.ipynb")]
+    found = [Chapter(path) for path in (Path(root) / "nbs").glob("*.ipynb")]
+    numbers = [chapter.number for chapter in found]
+    for each in found:
+        if not re.match(r"\d\d_\w+$", each.stem) or numbers.count(each.number) > 1:
+            raise ValueError(f"nbs/{each.path.name}: expected a name such as 05_name.ipynb, and one chapter a number")
     return sorted(found, key=lambda chapter: (chapter.number == "00", chapter.stem))
 
 

@@ -39,8 +39,9 @@ def is_method_of(decorator):
 @patch
 def make_all(self: ModuleMaker, cells):
     "List the names of the chapter itself, then those that it passes on."
-    below = [self.fname.with_name(module.rpartition(".")[2] + ".py") for module in stars(cells)]
-    passed = [name for path in below for name in read_var(path.read_text(encoding="utf-8"), "__all__")]
+    names = [module.rpartition(".")[2] for module in stars(cells)]
+    below = [self.fname.with_name(f"{name}.py") for name in names if name.startswith("nb_")]
+    passed = [name for path in below for name in read_var(path.read_text(encoding="utf-8"), "__all__") or ()]
     own = [name for name in own_names(self, cells) if name not in methods(cells)]
     return list(dict.fromkeys(own + passed))
 
@@ -57,7 +58,7 @@ class Map:
         lines = [f"    {chapter.module}   {chapter.title[5:]}\n" for chapter in by_number(self.root)]
         fresh = re.sub(r"(?:    nb_\d\d .*\n)+", lambda _: "".join(lines), text, count=1)
         if fresh != text:
-            self.path.write_text(fresh, encoding="utf-8")
+            self.path.write_text(fresh, encoding="utf-8", newline="\n")
 
 
 def by_number(root=ROOT):

@@ -9,7 +9,7 @@ import time
 
 from tools.chapters import ROOT, Chapter, chosen, figures
 from tools.compare import differences
-from tools.run import run, write
+from tools.run import run, tidy, write
 
 PICTURES = ROOT / "docs" / "_static"
 
@@ -23,8 +23,9 @@ def refresh(chapter):
         sys.exit(str(error))
     seconds = time.perf_counter() - start
     changes = differences(stored, fresh, chapter.path.name)
-    if changes or figures(stored) != figures(fresh):
-        write(fresh, chapter.path)
+    if not changes and figures(stored) == figures(fresh):
+        fresh = tidy(stored)  # what JupyterLab has added to it goes, nothing else changes
+    write(fresh, chapter.path)
     print(f"{chapter.path.name}: {len(chapter.code_cells)} cells in {seconds:.1f} s, {len(changes)} differences")
     print(*(f"  {change}" for change in changes), sep="\n", end="\n" if changes else "")
     for name, png in Chapter(chapter.path).pictures.items():

@@ -90,4 +90,4 @@ def join_streams(outputs):
 def write(notebook, path):
     "Store a notebook the one way in which we store notebooks, so that differences show changes only."
     nbformat.validate(notebook)
-    nbformat.write(notebook, path)
+    Path(path).write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")

@@ -8,6 +8,7 @@ import html
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx.errors import ExtensionError
 
 from tools.bugs import TABLES, caught, stored, table
 from tools.chapters import chapters
@@ -19,11 +20,12 @@ class Bugs(Directive):
     "Show the tables, a section for each chapter."
 
     def run(self):
+        self.state.document.settings.env.note_reread()
         found = {chapter: (table(chapter), stored(chapter)) for chapter in chapters()}
         for chapter in found:
             for suffix in (".py", ".json"):
                 self.state.document.settings.env.note_dependency(str(TABLES / f"{chapter.module}{suffix}"))
-        results = [row for _, result in found.values() for row in result.values()]
+        results = [result[bug.name] for each, (bugs, result) in found.items() for bug in known(each, bugs, result)]
         words = f"{len(results)} bugs planted, {sum(map(caught, results))} caught."
         sections = [self.section(chapter, *both) for chapter, both in found.items() if both[0]]
         return [nodes.paragraph("", "", nodes.strong("", words)), *sections]
@@ -46,6 +48,14 @@ class Bugs(Directive):
         by = nodes.paragraph("", f"{WORDS[result['by']]}, in ", link)
         left = [nodes.paragraph("", bug.name), nodes.raw("", folded, format="html")]
         return left, [by, nodes.raw("", f"<pre>{html.escape(result['check'])}</pre>", format="html")]
+
+
+def known(chapter, bugs, results):
+    "Return the bugs of a chapter. Raise `ExtensionError` if one of them was not planted yet."
+    for bug in bugs:
+        if bug.name not in results:
+            raise ExtensionError(f"chapter {chapter.number}: found no result of the bug {bug.name!r}: run `make bugs`")
+    return bugs
 
 
 def two_columns(header, rows):

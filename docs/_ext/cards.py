@@ -10,6 +10,7 @@ class ChapterCards(Directive):
     "List the chapters: 01, 02, … and 00, the workbench, last."
 
     def run(self):
+        self.state.document.settings.env.note_reread()
         cards = nodes.bullet_list(classes=["cards"])
         for chapter in chapters():
             self.state.document.settings.env.note_dependency(str(chapter.path))

@@ -51,6 +51,7 @@ class ChapterToctree(TocTree):
 
     def run(self):
         "Leave the workbench out, or with `:workbench: last` put it at the end, with `:workbench: only` list it alone."
+        self.env.note_reread()  # a new chapter changes it
         wish, found = self.options.pop("workbench", "none"), self.env.found_docs
         takes = {"none": lambda c: c.number != "00", "only": lambda c: c.number == "00", "last": lambda c: True}[wish]
         names = [self.arguments[0].format(stem=c.stem, module=c.module) for c in chapters() if takes(c)]
@@ -99,6 +100,8 @@ def rewrite(notebook, where=""):
             tags = [tag for (name, value), tag in TAGS.items() if found.get(name) == value]
             tags += ["exported", f"exp-{module}"] if found.keys() & {"export", "exports"} else []
             alt = [description(o, where) for o in cell["outputs"] if "image/png" in o.get("data", {})]
+            if len(alt) > 1:
+                raise ExtensionError(f"{where}: found a cell with {len(alt)} figures, expected one and its description")
             for output in cell["outputs"]:
                 output.get("data", {}).pop(DATA, None)  # for the pages that are made from it, not for this one
             cell["metadata"] = {"tags": tags} | ({"mystnb": {"image": {"alt": alt[0]}}} if alt else {})

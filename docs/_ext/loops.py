@@ -31,7 +31,8 @@ def versions(chapter):
     for output, data in chapter.told("diff", "verdict"):
         if data["kind"] == "diff":
             diffs.append(output.data["text/html"])
-        elif data["new"] not in found and data["word"] == words.get(data["new"]):
+            continue
+        if data["new"] not in found and data["word"] == words.get(data["new"]):
             found[data["new"]], diffs = {"said": output.data["text/plain"], "diffs": diffs}, []
     first = "the first: there is none before it to be compared with"
     return [{"said": row["verdict"] or first, "diffs": []} | row | found.get(row["step"], {}) for row in rows]
@@ -43,13 +44,13 @@ def write_pages(app, config):
     for each in chapters():
         if rows := versions(each):
             wanted[f"{each.stem}.md"] = PAGE.format(title=each.title, n=len(rows), number=each.number, stem=each.stem)
-    write_stubs(app.srcdir / "loops", wanted)
+    write_stubs(app.srcdir / "loops", "[0-9][0-9]_*.md", wanted)
 
 
-def write_stubs(folder, wanted):
-    "Let a folder hold these files {name: text} and no others; leave those alone that hold their text already."
+def write_stubs(folder, pattern, wanted):
+    "Let a folder hold these files {name: text} of all that fit a pattern; leave those that hold their text already."
     folder.mkdir(exist_ok=True)
-    for path in folder.iterdir():
+    for path in folder.glob(pattern):
         if path.name not in wanted:
             path.unlink()
     for name, text in wanted.items():
@@ -85,6 +86,7 @@ class LoopList(Directive):
     "List the chapters that refactor a loop: each links to its versions, and says how far they went."
 
     def run(self):
+        self.state.document.settings.env.note_reread()
         found = nodes.bullet_list(classes=["cards"])
         for each in chapters():
             self.state.document.settings.env.note_dependency(str(each.path))

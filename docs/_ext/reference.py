@@ -27,7 +27,7 @@ Built in :doc:`/chapters/{stem}`.
 def write_pages(app, config):
     "Write a page for the module of each chapter, touching only those that changed."
     pages = {f"{chapter.module}.rst": PAGE.format(**vars(chapter)) for chapter in chapters()}
-    write_stubs(app.srcdir / "reference", pages)
+    write_stubs(app.srcdir / "reference", "nb_[0-9][0-9].rst", pages)
 
 
 def own_names(module):
@@ -53,7 +53,24 @@ def signature(thing):
 def methods(thing):
     "List the documented public methods and properties of a class."
     own = {name: each for name, each in vars(thing).items() if not name.startswith("_") and inspect.getdoc(each)}
-    return [name for name, each in own.items() if callable(each) or isinstance(each, property)]
+    return [name for name, each in own.items() if is_method(each) and home(each) in (thing.__module__, None)]
+
+
+def is_method(each):
+    "Return whether an attribute of a class is a method or a property."
+    return callable(each) or isinstance(each, property)
+
+
+def home(each):
+    "Return the module in which a method or property was written, None where that cannot be told."
+    return getattr(each.fget if isinstance(each, property) else each, "__module__", None)
+
+
+def added(module):
+    "List the methods that a module puts into classes of modules below: (name with its class, method)."
+    classes = [each for each in vars(module).values() if inspect.isclass(each) and each.__module__ != module.__name__]
+    found = [(f"{each.__name__}.{name}", own) for each in dict.fromkeys(classes) for name, own in vars(each).items()]
+    return [(name, own) for name, own in found if is_method(own) and home(own) == module.__name__]
 
 
 def literals(text):
@@ -90,6 +107,8 @@ class ModuleReference(Directive):
         lines = [f".. py:currentmodule:: exp.{self.arguments[0]}", ""]
         for name in own_names(module):
             lines += describe(name, getattr(module, name))
+        for name, method in added(module):
+            lines += describe(name, method)
         body = nodes.container()
         self.state.nested_parse(StringList(lines, source=self.arguments[0]), 0, body)
         return body.children

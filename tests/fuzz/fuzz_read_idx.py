@@ -2,8 +2,9 @@
 
     make fuzz        a minute or 200,000 inputs, guided by coverage (atheris); new inputs are kept in tests/fuzz/corpus
 
-The corpus is also read by `make test` (tests/test_fuzz.py), without atheris. The first byte of an input says how it is
-used: even, the rest is the file; odd, the rest is compressed first, so that what lies behind gzip is reached at once.
+The corpus is also read by `make test` (tests/project/test_fuzz.py), without atheris. The first byte of an input says
+how it is used: even, the rest is the file; odd, the rest is compressed first, so that what lies behind gzip is reached
+at once.
 """
 
 import gzip

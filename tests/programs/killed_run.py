@@ -1,6 +1,6 @@
 """Kill training runs at random times, resume each in a new process, and report as JSON whether they end alike.
 
-    python tests/killed_run.py FOLDER KILLS
+    python tests/programs/killed_run.py FOLDER KILLS
 
 The process imports PyTorch once and forks its children, so that a kill costs half a second.
 """

@@ -109,11 +109,38 @@ def test_a_half_made_folder_is_made_anew(tmp_path):
     assert [path.name for path in (tmp_path / "thing").iterdir()] == ["whole"]
 
 
-def test_old_keys_are_forgotten(tmp_path):
-    for name in ("old", "new"):
+def test_old_keys_are_forgotten_but_for_those_at_work(tmp_path):
+    for name in ("old", "busy", "new"):
         kept.made(tmp_path / name, lambda folder: None)
-    kept.forget_others(tmp_path / "new")
-    assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {"new"}
+    with kept.FileLock(tmp_path / "busy.lock"):
+        kept.forget_others(tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"busy", "new"}
+    assert not (tmp_path / "old.done").exists() and (tmp_path / "busy.done").exists()
+
+
+def test_an_input_that_changes_meanwhile_keeps_nothing_for_later(tmp_path, monkeypatch):
+    keys, calls = iter(["other", "thing", "thing"]), []
+
+    def make(folder):
+        calls.append(folder)
+
+    kept.made(tmp_path / "thing", make, lambda: next(keys))
+    kept.made(tmp_path / "thing", make, lambda: next(keys))  # this run goes on with it
+    assert len(calls) == 1
+    monkeypatch.setattr(kept, "run_name", lambda: "a later run")
+    kept.made(tmp_path / "thing", make, lambda: next(keys))
+    kept.made(tmp_path / "thing", make, lambda: next(keys))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name, value", [("LC_ALL", "C"), ("ATEN_CPU_CAPABILITY", "default"), ("OMP_NUM_THREADS", "7")])
+def test_another_locale_or_other_kernels_give_another_key(name, value, monkeypatch):
+    kept.facts.cache_clear()
+    before = kept.key("a proof")
+    monkeypatch.setenv(name, value)
+    kept.facts.cache_clear()
+    assert kept.key("a proof") != before
+    kept.facts.cache_clear()
 
 
 def test_ci_keeps_nothing(monkeypatch):

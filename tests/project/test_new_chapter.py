@@ -144,7 +144,9 @@ def test_every_kind_of_proof_finds_it(grown):
     files = {line.partition("::")[0] for line in grown[2].splitlines() if "::" in line}
     kinds = {"outputs", "form", "bugs", "lab", "pages"}
     assert {f"tests/proofs/test_{kind}.py" for kind in kinds} | {"tests/chapters/test_nb_16.py"} <= files
-    assert all("16_tiny" in line or "test_nb_16" in line for line in grown[2].splitlines() if "::" in line)
+    for name in ("chapters/16_tiny", "reference/nb_16", "loops/16_tiny"):
+        assert f"test_a_page_is_sound_on_every_screen[{name}]" in grown[2]
+    assert "test_exported_modules_are_in_step" in grown[2] and "02_minibatch_training" not in grown[2]
 
 
 def test_a_name_leads_to_the_version_that_the_chapter_means(page):

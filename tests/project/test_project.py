@@ -94,6 +94,7 @@ for module in {MODULES}:
     assert said.splitlines() == [f"{module} False []" for module in MODULES]
 
 
+@pytest.mark.all_chapters
 def test_one_import_brings_a_chapter_and_those_before_it():
     for module in MODULES:
         space = {}
@@ -110,6 +111,7 @@ def test_one_import_brings_a_chapter_and_those_before_it():
             assert public - methods <= set(own.__all__)
 
 
+@pytest.mark.all_chapters
 def test_every_public_name_says_what_it_is():
     for module in MODULES:
         own = importlib.import_module(f"exp.{module}")
@@ -119,6 +121,7 @@ def test_every_public_name_says_what_it_is():
                 assert re.match(r"[A-Z].+\.$", (thing.__doc__ or " ").splitlines()[0]), f"{module}.{name}"
 
 
+@pytest.mark.all_chapters
 def test_exported_modules_are_in_step(tmp_path):
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
     (tmp_path / "exp").mkdir()
@@ -206,12 +209,14 @@ def test_the_import_example_works_when_pasted(tmp_path):
     assert re.search(r"782 mini-batches, training loss 0\.\d+, validation accuracy 9\d", said)
 
 
+@pytest.mark.all_chapters
 def test_the_chapter_map_says_what_the_chapters_say():
     for chapter in chapters():
         [row] = [line for line in README.splitlines() if f"(nbs/{chapter.path.name})" in line]
         assert row.endswith(f"| {chapter.minutes} min | {chapter.seconds} s |"), row
 
 
+@pytest.mark.all_chapters
 def test_the_readme_counts_right():
     planted, solved = sum(len(bugs.table(c)) for c in chapters()), sum(len(c.exercises) for c in chapters())
     assert f"{planted} in all" in README and f"{solved} exercises" in README.replace("\n", " ")

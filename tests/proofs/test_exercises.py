@@ -60,6 +60,17 @@ def test_the_solution_is_no_copy_of_the_chapters_code(chapter, exercise):
     assert len(new) >= max(1, len(lines) / 2), f"taken from the chapter: {[line for line in lines if line in others]}"
 
 
+def test_none_is_passed_over(chapter):
+    "What looks like a part of an exercise is one: none has a form that the reader of the chapters does not know."
+    texts = "\n".join(cell.source for cell in chapter.cells if cell.cell_type == "markdown")
+    sources = [cell.source for cell in chapter.code_cells]
+    checks = sum(len(re.findall(r"^@exercise\ndef check_", source, re.MULTILINE)) for source in sources)
+    headings = len(re.findall(r"^### \d+ · ", texts, re.MULTILINE))
+    assert headings == checks == len(chapter.exercises)
+    assert texts.count("<summary>A tempting mistake") == sum(len(e.mistakes) for e in chapter.exercises)
+    assert texts.count("<summary>Solution") == len(chapter.exercises)
+
+
 def test_the_chapters_have_enough_of_them():
     counts = {chapter.number: len(chapter.exercises) for chapter in CHAPTERS}
     assert all(count >= 5 for count in counts.values()) and counts["02"] >= 6

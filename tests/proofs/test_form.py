@@ -1,4 +1,4 @@
-"""The form of a chapter: its first cell, its budgets, its links; each cell depends on those above it only."""
+"""The form of a chapter: its first cell, its cells' length, its links; each cell depends on those above it only."""
 
 import ast
 import builtins

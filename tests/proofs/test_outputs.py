@@ -5,6 +5,7 @@ import copy
 import re
 
 import nbformat
+import pytest
 
 from tools import chapters, compare
 from tools.chapters import DATA
@@ -21,6 +22,7 @@ def test_no_output_is_an_error_or_a_warning(chapter):
     assert [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"] == []
 
 
+@pytest.mark.all_chapters
 def test_pictures_are_those_of_the_notebooks():
     made = {name: png for chapter in chapters.chapters() for name, png in chapter.pictures.items()}
     assert made
