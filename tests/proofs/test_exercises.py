@@ -66,7 +66,7 @@ def test_none_is_passed_over(chapter):
     sources = [cell.source for cell in chapter.code_cells]
     checks = sum(len(re.findall(r"^@exercise\ndef check_", source, re.MULTILINE)) for source in sources)
     headings = len(re.findall(r"^### \d+ · ", texts, re.MULTILINE))
-    assert headings == checks == len(chapter.exercises)
+    assert headings == len(chapter.exercises) <= checks  # the workbench shows a check that is none of an exercise
     assert texts.count("<summary>A tempting mistake") == sum(len(e.mistakes) for e in chapter.exercises)
     assert texts.count("<summary>Solution") == len(chapter.exercises)
 
