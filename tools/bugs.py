@@ -122,7 +122,7 @@ def plant(chapter, bugs):
     sources, headings = [cell.source for cell in chapter.code_cells], chapter.sections
     places = {bug: locate(sources, bug) for bug in bugs}
     shell, out, running = start_shell(), tempfile.mkdtemp(), []
-    for number in range(len(sources)):
+    for number in range(max(places.values(), default=-1) + 1):  # what stands below the last bug runs in its child
         for index, bug in enumerate(bugs):
             if places[bug] != number:
                 continue
