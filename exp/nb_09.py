@@ -9,11 +9,11 @@ __all__ = ['random_state', 'set_random_state', 'write_atomically', 'save_checkpo
            'numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer',
            'ReLULayer', 'CrossEntropyLayer', 'LayerStack', 'Node', 'topological_order', 'undo_broadcast', 'draw_graph',
            'affine', 'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy',
-           'evaluate', 'Model', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes',
-           'read_idx', 'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near',
-           'Outcome', 'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History',
-           'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff',
-           'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
+           'evaluate', 'Model', 'MLP', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit',
+           'fashion_classes', 'read_idx', 'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY',
+           'set_seed', 'near', 'Outcome', 'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories',
+           'History', 'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines',
+           'Diff', 'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/09_runs_that_survive.ipynb #81a349d8
 from .nb_04 import *

@@ -9,7 +9,7 @@ __all__ = ['ShuffleSampler', 'collate', 'SampleLoader', 'SlowDataset', 'random_s
            'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient', 'linear_backward',
            'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer', 'CrossEntropyLayer',
            'LayerStack', 'Node', 'topological_order', 'undo_broadcast', 'draw_graph', 'affine', 'NodeLinear', 'NodeMLP',
-           'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'SGD',
+           'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'MLP', 'SGD',
            'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx', 'show_images',
            'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'Outcome', 'exercise', 'canvas',
            'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs',

@@ -89,7 +89,8 @@ def test_accuracy_is_a_count_by_hand(pair):
         (torch.tensor([0, 3]), "labels from 0 to 3, expected 0 to 2"),
         (torch.tensor([-1, 0]), "labels from -1 to 0, expected 0 to 2"),
         (torch.tensor([0]), r"scores \[2, 3\] and labels \[1\]"),
-        (torch.tensor([[0], [1]]), r"labels \[2, 1\]"),
+        (torch.tensor([[0], [1]]), r"labels \[2, 1\], expected \[..., classes\] and \[...\]"),
+        (torch.zeros(2, 3).long(), r"labels \[2, 3\]"),
         (torch.tensor([0.0, 1.0]), "torch.float32, expected torch.int64"),
         (torch.tensor([0, 1], dtype=torch.uint8), "torch.uint8, expected torch.int64"),
     ],
@@ -102,6 +103,42 @@ def test_labels_that_cannot_be_are_named(function, y, words):
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match=r"scores \[0, 3\]"):
         cross_entropy_loss(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+
+
+@given(st.lists(st.integers(1, 4), max_size=3), st.integers(1, 7), dtypes, st.integers(0, 99))
+def test_any_leading_shape_is_the_flattened_one(shape, classes, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(*shape, classes, generator=generator, dtype=dtype)
+    y = torch.randint(classes, shape, generator=generator)
+    agree(cross_entropy_loss, lambda z, y: F.cross_entropy(z.reshape(-1, classes), y.flatten()), z, y)
+    agree(log_softmax, lambda z: F.log_softmax(z, dim=-1), z)
+    agree(nll, lambda z, y: F.nll_loss(z.reshape(-1, classes), y.flatten()), F.log_softmax(z, dim=-1), y)
+    assert near(accuracy(z, y), (z.argmax(-1) == y).float().mean())
+
+
+def test_pytorchs_order_of_axes_is_refused():
+    with pytest.raises(ValueError, match="the classes come last"):
+        cross_entropy_loss(torch.zeros(2, 5, 3), torch.zeros(2, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("scores", [torch.tensor([[5.0, 1.0, 0.0]]), torch.full((1, 3), 1 / 3)])
+def test_nll_refuses_logits_and_probabilities(scores):
+    with pytest.raises(ValueError, match="expected 0 or less. Logits"):
+        nll(scores, torch.tensor([0]))
+
+
+def test_nll_leaves_a_loss_that_is_not_a_number_to_the_history():
+    assert nll(torch.full((1, 3), math.nan), torch.tensor([0])).isnan()
+    assert nll(torch.tensor([[0.0, -math.inf]]), torch.tensor([1])).isinf()
+
+
+@given(st.integers(1, 20), st.integers(1, 6), st.integers(1, 5))
+def test_evaluate_counts_every_label_once(n, t, batch_size):
+    z, y = torch.randn(n, t, 4), torch.randint(4, (n, t))
+    parts = [(z[i:i + batch_size], y[i:i + batch_size]) for i in range(0, n, batch_size)]
+    loss, acc = evaluate(parts, nn.Identity(), cross_entropy_loss)
+    assert near(loss, F.cross_entropy(z.flatten(0, 1), y.flatten()).item(), rtol=1e-4)
+    assert acc == (z.argmax(-1) == y).sum().item() / (n * t)
 
 
 # normalize
@@ -166,6 +203,27 @@ def test_sgd_skips_parameters_without_a_gradient_and_drops_all():
     assert p.tolist() == [0.5, 0.5] and q.tolist() == [1.0, 1.0] and q.grad is None
     optim.zero_grad()
     assert p.grad is None
+
+
+def test_sgd_refuses_a_step_without_any_gradient():
+    optim = SGD(nn.Linear(2, 3).parameters())
+    with pytest.raises(RuntimeError, match="found no gradient, expected one at least"):
+        optim.step()
+
+
+def test_sgd_refuses_a_parameter_that_is_listed_twice():
+    shared = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="a parameter twice"):
+        SGD([*shared.parameters(), *shared.parameters()])
+    with pytest.warns(UserWarning, match="duplicate parameters"):
+        torch.optim.SGD([*shared.parameters(), *shared.parameters()], lr=0.1)
+
+
+def test_sgd_restores_its_learning_rate():
+    layer = nn.Linear(2, 2)
+    optim = SGD(layer.parameters(), lr=0.5)
+    optim.load_state_dict(SGD(layer.parameters(), lr=0.25).state_dict())
+    assert optim.lr == 0.25 and optim.state_dict() == {"lr": 0.25}
 
 
 def test_sgd_takes_a_generator():
@@ -233,6 +291,139 @@ def test_model_without_layers_has_no_parameters():
     assert Model().parameters() == [] and repr(Model()) == "Model(\n)"
 
 
+def test_model_forgets_a_layer_that_is_deleted():
+    ours, theirs = Twice(), nn.Module()
+    theirs.first, theirs.rest = nn.Linear(3, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 2))
+    for model in (ours, theirs):
+        del model.first
+        assert len(list(model.parameters())) == 2 and not hasattr(model, "first")
+        assert list(model.state_dict()) == ["rest.1.weight", "rest.1.bias"] and "first" not in repr(model)
+    with pytest.raises(AttributeError):
+        del ours.first
+
+
+# What a model holds: parameters(), state_dict(), load_state_dict(), to()
+
+
+def held(kind):
+    "Build a model that holds parameters itself, in layers, in a layer of its own kind, and one of them twice."
+    class Inner(kind):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.randn(2))
+
+    class Held(kind):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+            self.scale = nn.Parameter(torch.randn(4))
+            self.inner, self.frozen = Inner(), nn.Parameter(torch.randn(1), requires_grad=False)
+            self.again, self.words = self.first, torch.ones(3)
+
+    torch.manual_seed(4)
+    return Held()
+
+
+class OfTensors(Model):
+    "A model that lists plain tensors as its parameters."
+
+    def __init__(self, n=2):
+        self.weight, self.bias = torch.randn(n, n), torch.randn(n)
+
+    def parameters(self):
+        return [self.weight, self.bias]
+
+
+MODELS = [Model, Twice, OfTensors, lambda: held(Model), lambda: MLP(4, 3, 2),
+          lambda: Sequential(OfTensors(), nn.ReLU(), ModuleList([OfTensors(), nn.BatchNorm1d(2)]))]
+
+
+def test_a_model_holds_what_pytorchs_would():
+    ours, theirs = held(Model), held(nn.Module)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b) and a.requires_grad == b.requires_grad
+    theirs.load_state_dict(ours.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_listed_held_restored_and_moved_are_the_same(make):
+    model, other = make(), make()
+    places = {p.data_ptr() for p in model.parameters()}
+    assert places <= {value.data_ptr() for value in model.state_dict().values()}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other.load_state_dict(before)
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, before[name]) and not value.requires_grad
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    old = model.parameters()
+    for p in old:
+        p.grad = torch.ones_like(p)
+    assert model.to(torch.float64) is model
+    assert all(a is b for a, b in zip(old, model.parameters(), strict=True))  # an optimiser still has them
+    assert all(p.dtype == p.grad.dtype == torch.float64 for p in model.parameters())
+    model.to(None)
+    model.to("cpu")
+
+
+@pytest.mark.parametrize("make", MODELS[1:])
+def test_a_state_of_other_names_or_shapes_is_refused_whole(make):
+    model = make()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    *_, last = [name for name, value in before.items() if value.dim()]
+    for wrong, words in (
+        ({**before, "more": torch.ones(1)}, "more"),
+        ({name: value for name, value in before.items() if name != last}, "found .*expected"),
+        ({**{name: value + 1 for name, value in before.items()}, last: torch.ones(1)}, rf"{last}: found \[1\]"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.load_state_dict(wrong)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_parameters_without_a_name_are_refused():
+    class Hidden(Model):
+        def __init__(self):
+            self.tensors = [torch.ones(2)]
+
+        def parameters(self):
+            return self.tensors
+
+    for act in (Hidden().state_dict, lambda: Hidden().load_state_dict({}), lambda: Hidden().to("cpu")):
+        with pytest.raises(ValueError, match="1 tensors that are no attribute of the Hidden"):
+            act()
+
+
+def test_mlp_is_the_two_layers_of_the_chapter():
+    torch.manual_seed(3)
+    ours = MLP(5, 4, 3)
+    torch.manual_seed(3)
+    theirs = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    x = torch.randn(7, 5)
+    assert torch.equal(ours(x), theirs(x)) and isinstance(ours, Model)
+    assert list(ours.state_dict()) == ["l1.weight", "l1.bias", "l2.weight", "l2.bias"]
+    assert MLP()(torch.ones(1, 784)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("part", [slice(None, -1), slice(1, None), slice(0, 0), slice(None, None, 2), slice(5, 9)])
+def test_a_slice_of_layers_is_of_the_same_kind(part):
+    layers = [nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)]
+    ours, theirs = Sequential(*layers)[part], nn.Sequential(*layers)[part]
+    x = torch.randn(2, 3)
+    assert type(ours) is Sequential and torch.equal(ours(x), theirs(x)) and len(ours) == len(theirs)
+    assert type(ModuleList(layers)[part]) is ModuleList
+    assert all(a is b for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+    class Named(Sequential):
+        def __init__(self, name):
+            super().__init__(*layers)
+
+    assert type(Named("x")[part]) is Named
+    with pytest.raises(IndexError):
+        Sequential(*layers)[3]
+
+
 @given(st.lists(st.integers(1, 6), min_size=2, max_size=5), st.booleans())
 def test_sequential_is_pytorchs(widths, shared):
     layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:])]
@@ -289,11 +480,18 @@ def test_dataset_refuses_what_does_not_match():
         Dataset(torch.ones(0, 2), torch.ones(0))
 
 
-@given(st.integers(1, 40), st.integers(1, 50))
-def test_dataloader_is_pytorchs(n, batch_size):
+@given(st.integers(1, 40), st.integers(1, 50), st.booleans())
+def test_dataloader_is_pytorchs(n, batch_size, drop_last):
     x, y = small(n)
-    ours, theirs = DataLoader(Dataset(x, y), batch_size), data.DataLoader(data.TensorDataset(x, y), batch_size)
-    assert len(ours) == len(theirs) == len(list(ours)) == math.ceil(n / batch_size)
+    theirs = data.DataLoader(data.TensorDataset(x, y), batch_size, drop_last=drop_last)
+    if drop_last and n < batch_size:
+        with pytest.raises(ValueError, match=f"found {n} samples, expected {batch_size} or more: drop_last"):
+            DataLoader(Dataset(x, y), batch_size, drop_last=True)
+        assert len(theirs) == 0
+        return
+    ours = DataLoader(Dataset(x, y), batch_size, drop_last=drop_last)
+    assert len(ours) == len(theirs) == len(list(ours))
+    assert type(len(ours)) is int
     for (xa, ya), (xb, yb) in zip(ours, theirs, strict=True):
         assert torch.equal(xa, xb) and torch.equal(ya, yb)
 
@@ -317,10 +515,34 @@ def test_each_epoch_has_its_own_order_and_the_seed_repeats_them():
     assert first != second != third != first and epochs() == [first, second, third]
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_dataloader_refuses_a_batch_size_below_one(batch_size):
+@given(st.integers(10, 40), st.integers(1, 9), st.integers(0, 99))
+def test_what_is_dropped_is_the_end_of_the_order(n, batch_size, seed):
+    x, y = small(n)
+    for loader in (DataLoader, lambda *a, **k: DataLoader(*a, **k, drop_last=True)):
+        parts = loader(Dataset(x, y), batch_size, shuffle=True, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        seen = torch.cat([xb for xb, _ in parts])
+        assert torch.equal(seen, x[order][: len(seen)]) and n - len(seen) < batch_size
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 20.0, "64", None])
+def test_dataloader_refuses_a_batch_size_that_is_no_number_above_zero(batch_size):
     with pytest.raises(ValueError, match=f"found {batch_size}, expected 1 or more"):
         DataLoader(Dataset(*small()), batch_size)
+
+
+def test_dataloader_refuses_a_seed_for_a_generator():
+    with pytest.raises(TypeError, match="generator: found 42, expected a torch.Generator"):
+        DataLoader(Dataset(*small()), shuffle=True, generator=42)
+
+
+def test_a_last_batch_of_one_stops_batch_norm_and_drop_last_lets_it_train():
+    x, y = blobs(33)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        fit(DataLoader(Dataset(x, y), 16), model, F.cross_entropy, SGD(model.parameters()))
+    history = fit(DataLoader(Dataset(x, y), 16, drop_last=True), model, F.cross_entropy, SGD(model.parameters()))
+    assert history.sizes == [16, 16]
 
 
 def test_dataloader_refuses_an_empty_dataset():
@@ -404,6 +626,65 @@ def test_our_pieces_work_in_the_stock_loop():
     model = net()
     losses = stock_loop(DataLoader(Dataset(*blobs()), 16), model, cross_entropy_loss, SGD(model.parameters()), 5)
     assert losses[-1] < 0.3 < losses[0]
+
+
+def pieces():
+    "Return a loader, a model, a loss and an optimiser that belong together."
+    model = net()
+    return DataLoader(Dataset(*blobs()), 16), model, cross_entropy_loss, SGD(model.parameters())
+
+
+@pytest.mark.parametrize("optimiser", [SGD, torch.optim.SGD, torch.optim.Adam])
+def test_fit_refuses_the_optimiser_of_another_model(optimiser):
+    loader, model, criterion, _ = pieces()
+    with pytest.raises(ValueError, match="found parameters of another model"):
+        fit(loader, model, criterion, optimiser(net().parameters(), lr=0.1))
+    assert len(fit(loader, model, criterion, optimiser(model[0].parameters(), lr=0.1)).losses) == 10  # a part of it
+
+
+def test_fit_takes_an_optimiser_that_does_not_say_what_it_moves():
+    loader, model, criterion, optim = pieces()
+
+    class Wrapped:
+        step, zero_grad = staticmethod(optim.step), staticmethod(optim.zero_grad)
+
+    assert len(fit(loader, model, criterion, Wrapped()).losses) == 10
+
+
+@pytest.mark.parametrize("n_epochs", [0, -1, 1.5, "2", [(1, 2)]])
+def test_fit_refuses_a_number_of_epochs_that_is_none(n_epochs):
+    with pytest.raises(ValueError, match="n_epochs: found .* expected 1 or more"):
+        fit(*pieces(), n_epochs)
+
+
+def test_fit_and_evaluate_refuse_what_yields_no_mini_batches():
+    loader, *rest = pieces()
+    x, y = blobs(6)
+    for wrong, words in ((Dataset(x, y), "found a Dataset, expected mini-batches"),
+                         (data.TensorDataset(x, y), "found a TensorDataset"), (x, "found a Tensor"),
+                         ((x, y), "found a tuple of tensors")):
+        for act in (lambda w: fit(w, *rest), lambda w: fit(loader, *rest, valid=w),
+                    lambda w: evaluate(w, rest[0], rest[1])):
+            with pytest.raises(TypeError, match=words):
+                act(wrong)
+
+
+def test_fit_refuses_a_loss_that_is_no_mean():
+    loader, model, _, optim = pieces()
+    with pytest.raises(TypeError, match=r"found a class, expected CrossEntropyLoss\(\)"):
+        fit(loader, model, nn.CrossEntropyLoss, optim)
+    for reduction in ("sum", "none"):
+        with pytest.raises(ValueError, match=f"found reduction='{reduction}', expected 'mean'"):
+            fit(loader, model, nn.CrossEntropyLoss(reduction=reduction), optim)
+
+
+def test_fit_trains_on_sequences_of_labels():
+    x, y = blobs(60)
+    model = net()
+    loader = DataLoader(Dataset(x.reshape(20, 3, 4), y.reshape(20, 3)), 5)
+    history = fit(loader, model, cross_entropy_loss, SGD(model.parameters()), 30, loader)
+    assert history.sizes[0] == 5 and history.valid_accs[-1] > 0.9
+    assert near(history.valid_accs[-1], accuracy(model(x), y).item())
 
 
 def test_fit_counts_all_batches_and_weighs_them_by_size():
@@ -503,7 +784,8 @@ def test_star_imports_give_the_names_of_the_design():
 
     workbench = "near History same show_diff LiveCurve ledger exercise method_of COLORS GREY set_seed torch".split()
     data = "read_idx get_mnist_data get_fashion_data fashion_classes show_images".split()
-    ours = "normalize nll log_softmax cross_entropy_loss accuracy Model SGD ModuleList Sequential Dataset DataLoader"
+    loss, loop = "normalize nll log_softmax cross_entropy_loss accuracy", "SGD Dataset DataLoader evaluate fit"
+    ours = f"{loss} Model MLP ModuleList Sequential {loop}"
     assert set(workbench) <= set(exp.nb_00.__all__)
     assert {*exp.nb_00.__all__, *data} == set(exp.nb_01.__all__)
-    assert {*exp.nb_01.__all__, *ours.split(), "evaluate", "fit"} == set(exp.nb_02.__all__)
+    assert {*exp.nb_01.__all__, *ours.split()} == set(exp.nb_02.__all__)
