@@ -45,7 +45,6 @@ def _check(scores, y):
         raise ValueError(f"found labels from {low} to {high}, "
                          f"expected 0 to {scores.shape[-1] - 1}")
 
-# %% ../nbs/02_minibatch_training.ipynb #dbe43474
 def nll(
     logp: torch.Tensor,   # log-probabilities [..., classes]
     y: torch.Tensor,      # labels, int64 [...], each from 0 to classes - 1
@@ -53,8 +52,8 @@ def nll(
     "Average -log p of the labels; see `torch.nn.functional.nll_loss`. Raise `ValueError`."
     _check(logp, y)
     if (largest := logp.detach().max().item()) > 0.001:  # no probability is above 1
-        raise ValueError(f"found log-probabilities up to {largest:.3g}, expected 0 or less. "
-                         "Logits? cross_entropy_loss takes them")
+        raise ValueError(f"found log-probabilities up to {largest:.3g}, expected 0 or "
+                         "less. Logits? cross_entropy_loss takes them")
     return -logp.gather(-1, y[..., None]).mean()
 
 # %% ../nbs/02_minibatch_training.ipynb #fc47d75a
@@ -92,10 +91,9 @@ def _check_loader(loader):
     kind = type(loader).__name__
     if isinstance(loader, torch.Tensor) or not hasattr(loader, "__iter__"):
         raise TypeError(f"found a {kind}, expected mini-batches: DataLoader(dataset)")
-    if isinstance(loader, (list, tuple)) and isinstance(next(iter(loader), 0), torch.Tensor):
+    if isinstance(loader, (list, tuple)) and loader and isinstance(loader[0], torch.Tensor):
         raise TypeError(f"found a {kind} of tensors, expected mini-batches: [(xb, yb)]")
 
-# %% ../nbs/02_minibatch_training.ipynb #1307998e
 def evaluate(
     dataloader,   # yields mini-batches (xb, yb)
     model,        # returns logits [..., classes] for xb, in whatever mode it is
@@ -190,8 +188,8 @@ class SGD:
     def step(self):
         "Move each parameter that has a gradient against it. `RuntimeError` if none has."
         if all(p.grad is None for p in self.parameters):
-            raise RuntimeError("SGD: found no gradient, expected one at least. No backward? "
-                               "Or are these the parameters of another model?")
+            raise RuntimeError("SGD: found no gradient, expected at least one. No backward?"
+                               " Or are these the parameters of another model?")
         for p in self.parameters:
             if p.grad is not None:
                 p.add_(p.grad, alpha=-self.lr)
@@ -249,11 +247,10 @@ def _own(model):
            if isinstance(p, torch.Tensor) and p in listed}
     lost = listed - {*own.values()} - {p for layer in layers for p in layer.parameters()}
     if lost:
-        raise ValueError(f"parameters(): found {len(lost)} tensors that are no attribute of "
-                         f"the {type(model).__name__}, expected each under a name")
+        raise ValueError(f"parameters(): found {len(lost)} tensors that are no attribute "
+                         f"of the {type(model).__name__}, expected each under a name")
     return own
 
-# %% ../nbs/02_minibatch_training.ipynb #616b14ec
 @method_of(Model)
 def state_dict(self) -> dict:
     "Return all parameters and buffers by name; see `torch.nn.Module.state_dict`."
@@ -383,7 +380,6 @@ def train(
     self.training = mode
     return self
 
-# %% ../nbs/02_minibatch_training.ipynb #0ffa85a7
 @method_of(Model)
 def eval(self):
     "Tell every layer that it is being evaluated; see `torch.nn.Module.eval`."
@@ -392,14 +388,14 @@ def eval(self):
 # %% ../nbs/02_minibatch_training.ipynb #755f0666
 def _check_optim(model, optim):
     "Raise `ValueError` if an optimiser moves no parameter of the model, as far as it says."
-    groups = getattr(optim, "param_groups", [{"params": getattr(optim, "parameters", None)}])
+    alone = [{"params": getattr(optim, "parameters", None)}]         # what ours says
+    groups = getattr(optim, "param_groups", alone)
     moved = [p for group in groups for p in group["params"] or []]
     mine = getattr(model, "parameters", list)()
     if moved and not set(moved) & set(mine):
         raise ValueError("optim: found parameters of another model, expected those of this "
                          "one. Was the model made anew, and the optimiser not?")
 
-# %% ../nbs/02_minibatch_training.ipynb #1765fb3c
 def _check_run(dataloader, model, criterion, optim, n_epochs, valid):
     "Raise `ValueError` or `TypeError` for arguments of `fit` that cannot be."
     for loader in (dataloader, dataloader if valid is None else valid):
@@ -422,7 +418,7 @@ def fit(
     n_epochs=1,      # passes over the data
     valid=None,      # a data loader: after each epoch, evaluate; the model stays in eval()
     history=None,    # a `History` to continue, or a `LiveCurve` to watch
-) -> History:        # losses (nats) and accuracies
+) -> History:
     "Train. `ValueError`, `TypeError`; `FloatingPointError` for a loss that is not finite."
     _check_run(dataloader, model, criterion, optim, n_epochs, valid)
     history = History("fit") if history is None else history
@@ -437,6 +433,5 @@ def fit(
             optim.step()
         history.end_epoch()
         if valid is not None:
-            model.eval()
-            history.validate(*evaluate(valid, model, criterion))
+            history.validate(*evaluate(valid, model.eval(), criterion))
     return history

@@ -207,7 +207,7 @@ def test_sgd_skips_parameters_without_a_gradient_and_drops_all():
 
 def test_sgd_refuses_a_step_without_any_gradient():
     optim = SGD(nn.Linear(2, 3).parameters())
-    with pytest.raises(RuntimeError, match="found no gradient, expected one at least"):
+    with pytest.raises(RuntimeError, match="found no gradient, expected at least one"):
         optim.step()
 
 
