@@ -499,6 +499,73 @@ def test_layers_of_one_kind_do_not_share_their_memory():
     assert b.inputs is None and Layer.inputs is None
 
 
+# What `parameters()` lists is what `state_dict()` holds, `load_state_dict` restores and `.to()` moves
+
+LAYERS = {
+    "LinearLayer": (lambda: LinearLayer(4, 3), ["weight", "bias"]),
+    "NodeLinear": (lambda: NodeLinear(4, 3), ["weight", "bias"]),
+    "ReLULayer": (ReLULayer, []),
+    "CrossEntropyLayer": (CrossEntropyLayer, []),
+    "LayerStack": (stack, ["0.weight", "0.bias", "2.weight", "2.bias"]),
+    "NodeMLP": (lambda: NodeMLP(4, 8, 3), ["l1.weight", "l1.bias", "l2.weight", "l2.bias"]),
+    "a model of both": (lambda: Sequential(NodeLinear(4, 4), LinearLayer(4, 3)), ["0.weight", "0.bias", "1.weight", "1.bias"]),
+}  # fmt: skip
+each_layer = pytest.mark.parametrize("make, names", LAYERS.values(), ids=LAYERS)
+
+
+@each_layer
+def test_state_dict_holds_what_parameters_lists(make, names):
+    model = make()
+    state = model.state_dict()
+    assert list(state) == names
+    assert [v.data_ptr() for v in state.values()] == [p.data_ptr() for p in model.parameters()]
+
+
+@each_layer
+def test_load_state_dict_restores_in_place(make, names):
+    model, other = make(), make()
+    before = model.parameters()
+    model.load_state_dict(other.state_dict())
+    assert all(a is b for a, b in zip(before, model.parameters(), strict=True))      # an optimiser still has them
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+    if names:
+        for wrong in ({}, {**other.state_dict(), names[0]: torch.zeros(7, 7)}):
+            with pytest.raises(ValueError, match="expected"):
+                model.load_state_dict(wrong)
+
+
+@each_layer
+def test_to_moves_every_parameter_and_its_gradient_and_keeps_the_objects(make, names):
+    model = make()
+    before = model.parameters()
+    for p in before:
+        p.grad = torch.ones_like(p)
+    assert model.to(torch.float64) is model and model.to(None) is model
+    assert all(a is b for a, b in zip(before, model.parameters(), strict=True))
+    assert {t.dtype for p in before for t in (p, p.grad)} == ({torch.float64} if names else set())
+
+
+def test_a_deleted_layer_of_nodes_is_gone():
+    model = NodeMLP(4, 8, 3)
+    del model.l2
+    assert list(model.state_dict()) == ["l1.weight", "l1.bias"] and len(model.parameters()) == 2
+
+
+def test_a_moved_model_of_nodes_trains_on():
+    set_seed(0)
+    model, y = NodeMLP(4, 8, 3), torch.arange(6) % 3
+    optim = SGD(model.parameters(), lr=0.5)
+    model.to(torch.float64)
+    x, losses = randn(6, 4), []
+    for _ in range(50):
+        loss = cross_entropy_loss(model(x), y)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
 # The model of nodes
 
 
