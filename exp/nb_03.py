@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
-           'CrossEntropyLayer', 'LayerStack', 'Node', 'topological_order', 'undo_broadcast', 'draw_graph', 'affine',
+           'CrossEntropyLayer', 'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast', 'affine',
            'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate',
            'Model', 'MLP', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes',
            'read_idx', 'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near',
@@ -28,10 +28,13 @@ def numeric_gradient(
     if x.dtype != torch.float64:
         raise ValueError(f"found x of type {x.dtype}, expected torch.float64: "
                          "half of the digits cancel")
-    steps = eps * torch.eye(x.numel(), dtype=x.dtype)    # each row moves one entry
-    steps = steps.reshape(x.numel(), *x.shape)
-    slopes = [(float(f(x + step)) - float(f(x - step))) / (2 * eps) for step in steps]
-    return torch.tensor(slopes, dtype=x.dtype).reshape(x.shape)
+    slopes = torch.zeros(x.numel(), dtype=x.dtype)
+    for i in range(x.numel()):
+        step = torch.zeros(x.numel(), dtype=x.dtype)
+        step[i] = eps                                    # moves entry i, and no other
+        step = step.reshape(x.shape)
+        slopes[i] = (float(f(x + step)) - float(f(x - step))) / (2 * eps)
+    return slopes.reshape(x.shape)
 
 # %% ../nbs/03_backpropagation.ipynb #a9470136
 import torch.nn.functional as F
@@ -112,7 +115,6 @@ class ReLULayer(Layer):
     def gradients(self, g, x):
         return relu_backward(g, x)
 
-# %% ../nbs/03_backpropagation.ipynb #1d77b76e
 class CrossEntropyLayer(Layer):
     "Compute `cross_entropy_loss`; `backward` starts here, and so takes no gradient."
     def forward(self, logits, y):
@@ -171,7 +173,6 @@ def _brief(tensor):
         return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
     return str(torch.round(tensor.double(), decimals=4).tolist())
 
-# %% ../nbs/03_backpropagation.ipynb #0313a08e
 @method_of(Node)
 def __repr__(self):
     return f"Node({self.name}: {_brief(self.value)}, grad {_brief(self.grad)})"
@@ -206,6 +207,105 @@ Node.__add__ = Node.__radd__ = _add
 Node.__mul__ = Node.__rmul__ = _multiply
 Node.__array_ufunc__ = None
 
+# %% ../nbs/03_backpropagation.ipynb #9998240b
+def _parents(node):
+    "List a node's parents. `RuntimeError` if `backward` was there and dropped them."
+    if node.parents is None:
+        raise RuntimeError(f"backward was here before ({node.name}): compute the value "
+                           "anew, or keep the graph: backward(retain_graph=True)")
+    return [parent for parent, _ in node.parents]
+
+def _made_from(root):
+    "List all nodes that `root` was made from, itself first."
+    listed, to_do = {}, [root]
+    while to_do:
+        node = to_do.pop()
+        if node not in listed:
+            listed[node] = True
+            to_do += _parents(node)[::-1]
+    return list(listed)
+
+# %% ../nbs/03_backpropagation.ipynb #36d6c878
+class _View:
+    def __init__(self, w=0.0, h=0.0):
+        self.w, self.h, self.xy, self.points = w, h, (0.0, 0.0), []
+
+    def setpath(self, points):
+        self.points = points
+
+def _layout(nodes, width, height):
+    "Place the nodes in layers; return (x, y) of each, and the points of each line."
+    try:
+        from grandalf.graphs import Edge, Graph, Vertex
+        from grandalf.layouts import SugiyamaLayout
+    except ImportError as error:
+        raise ImportError("draw_graph needs grandalf: pip install grandalf") from error
+    boxes = {node: Vertex(node) for node in nodes}
+    pairs = [(parent, node) for node in nodes for parent in dict.fromkeys(_parents(node))]
+    lines = [Edge(boxes[parent], boxes[node]) for parent, node in pairs]
+    for box in boxes.values():
+        box.view = _View(width, height)
+    for line in lines:
+        line.view = _View()
+    layout = SugiyamaLayout(Graph(list(boxes.values()), lines).C[0])
+    layout.xspace, layout.yspace = 0.3 * width, 0.6 * height
+    layout.init_all()
+    layout.draw(10)                                      # ten rounds to remove crossings
+    places = {node: box.view.xy for node, box in boxes.items()}
+    return places, [line.view.points for line in lines]
+
+# %% ../nbs/03_backpropagation.ipynb #275a5ed3
+def _words(node):
+    "List what a box says: name, value or shape, and gradient if there is one."
+    def brief(t):
+        return f"{t.item():.4g}" if t.numel() == 1 else str(list(t.shape))
+    grad = [] if node.grad is None else [f"grad {brief(node.grad)}"]
+    return [node.name, brief(node.value), *grad]
+
+def _draw_box(ax, words, x, y, w, h, color):
+    "Draw a rounded box around (x, y), the first of its words in bold."
+    from matplotlib.patches import FancyBboxPatch
+    shape = {"boxstyle": "round,pad=0,rounding_size=0.08", "linewidth": 1.2}
+    colors = {"facecolor": color + "16", "edgecolor": color}
+    ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, **shape, **colors))
+    for i, line in enumerate(words):
+        ax.text(x, y + 0.17 * (i - (len(words) - 1) / 2), line, fontsize=9 if i else 10,
+                weight="normal" if i else "bold", color=GREY, ha="center", va="center")
+
+def _draw_line(ax, points, h):
+    "Draw an arrow through `points`, from the edge of a box to the edge of another."
+    (x, y), *between, (end_x, end_y) = points
+    path = [(x, y + h / 2), *between, (end_x, end_y - h / 2)]
+    ax.plot(*zip(*path[:-1]), color=GREY, linewidth=1)
+    head = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", path[-1], path[-2], arrowprops=head)
+
+# %% ../nbs/03_backpropagation.ipynb #5ac215cb
+def draw_graph(
+    root: Node,    # before its `backward`, which drops the parents
+) -> Picture:      # needs the library grandalf
+    "Draw what a node was made from: values flow down the arrows, gradients back up."
+    nodes, w = _made_from(root), 0.95                    # inches
+    h = 0.42 if all(node.grad is None for node in nodes) else 0.62
+    places, lines = _layout(nodes, w, h)
+    nodes = sorted(nodes, key=lambda node: places[node][1])    # from top to bottom
+    across, down = zip(*places.values())
+    middle, width = (min(across) + max(across)) / 2, max(across) - min(across) + 2 * w
+    fig, [ax] = canvas(width=max(6.0, width), height=max(down) + 2 * h)
+    ax.set(xlim=(middle - max(3.0, width / 2), middle + max(3.0, width / 2)),
+           ylim=(max(down) + h, -h), aspect="equal")
+    ax.axis("off")
+    blue, orange, green, *_ = COLORS
+    for points in lines:
+        _draw_line(ax, points, h)
+    for node in nodes:
+        color = green if node is root else blue if node.parents else orange
+        _draw_box(ax, _words(node), *places[node], w, h, color)
+    told = [", ".join(", ".join(_words(node)) if node.value.numel() == 1 else node.name
+                      for node in nodes if bool(node.parents) == made) for made in (0, 1)]
+    return Picture(fig, "Graph of a calculation, from top to bottom. "
+                        f"Leaves: {told[0]}. Operations: {told[1]}.")
+
 # %% ../nbs/03_backpropagation.ipynb #074318f9
 def topological_order(
     root: Node,   # where to start
@@ -217,13 +317,9 @@ def topological_order(
         if parents_listed:
             listed.append(node)
         elif node not in seen:
-            if node.parents is None:
-                raise RuntimeError(f"backward was here before ({node.name}): "
-                                   "compute the value anew, or keep the graph: "
-                                   "backward(retain_graph=True)")
             seen.add(node)
             to_do.append((node, True))
-            to_do += [(parent, False) for parent, _ in node.parents]
+            to_do += [(parent, False) for parent in _parents(node)]
     return listed
 
 # %% ../nbs/03_backpropagation.ipynb #a27f9d86
@@ -285,18 +381,13 @@ def _divide(a, b):
     return _record("/", u / v, (a, lambda g: g / v),
                                (b, lambda g: -g * (u / v) / v))
 
-# %% ../nbs/03_backpropagation.ipynb #2ca04ff1
-import numbers
-
-# %% ../nbs/03_backpropagation.ipynb #d004b880
 def _power(a, n):
-    if not isinstance(n, numbers.Real):
+    if isinstance(n, (Node, torch.Tensor)):
         raise TypeError(f"**: found an exponent of type {type(n).__name__}, "
                         "expected a number")
     u, n = _bare(a), n if isinstance(n, int) else float(n)
     return _record("**", u ** n, (a, lambda g: g * n * u ** (n - 1) if n else 0.0 * g))
 
-# %% ../nbs/03_backpropagation.ipynb #b0386b78
 def _swapped(operation):
     "Exchange the sides of an operation: Python calls it if the node is on the right."
     return lambda b, a: operation(a, b)
@@ -387,81 +478,6 @@ Node.detach = lambda self: self.value
 Node.__float__ = lambda self: float(self.value)
 Node.__len__   = lambda self: len(self.value)
 
-# %% ../nbs/03_backpropagation.ipynb #36d6c878
-class _Box:
-    def __init__(self, w, h):
-        self.w, self.h, self.xy = w, h, (0.0, 0.0)
-
-class _Line:
-    def setpath(self, points):
-        self.points = points
-
-# %% ../nbs/03_backpropagation.ipynb #a036b88a
-def _layout(nodes, width, height):
-    "Place the nodes in layers; return (x, y) of each, and the points of each line."
-    try:
-        from grandalf.graphs import Edge, Graph, Vertex
-        from grandalf.layouts import SugiyamaLayout
-    except ImportError as error:
-        raise ImportError("draw_graph needs grandalf: pip install grandalf") from error
-    boxes = {node: Vertex(node) for node in nodes}
-    pairs = [(parent, node) for node in nodes for parent in dict(node.parents)]
-    lines = [Edge(boxes[parent], boxes[node]) for parent, node in pairs]
-    for box in boxes.values():
-        box.view = _Box(width, height)
-    for line in lines:
-        line.view = _Line()
-    layout = SugiyamaLayout(Graph(list(boxes.values()), lines).C[0])
-    layout.xspace, layout.yspace = 0.3 * width, 0.6 * height
-    layout.init_all()
-    layout.draw(10)                                      # ten rounds to remove crossings
-    places = {node: box.view.xy for node, box in boxes.items()}
-    return places, [line.view.points for line in lines]
-
-# %% ../nbs/03_backpropagation.ipynb #275a5ed3
-def _draw_node(ax, node, x, y, w, h, color):
-    "Draw a node around (x, y): a rounded box, its name, its shape."
-    from matplotlib.patches import FancyBboxPatch
-    shape = {"boxstyle": "round,pad=0,rounding_size=0.08", "linewidth": 1.2}
-    colors = {"facecolor": color + "16", "edgecolor": color}
-    ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, **shape, **colors))
-    style = {"color": GREY, "ha": "center", "va": "center"}
-    ax.text(x, y - 0.07, node.name, fontsize=10, weight="bold", **style)
-    ax.text(x, y + 0.11, list(node.shape) or "a number", fontsize=9, **style)
-
-def _draw_line(ax, points, h):
-    "Draw an arrow through `points`, from the edge of a box to the edge of another."
-    (x, y), *between, (end_x, end_y) = points
-    path = [(x, y + h / 2), *between, (end_x, end_y - h / 2)]
-    ax.plot(*zip(*path[:-1]), color=GREY, linewidth=1)
-    head = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", path[-1], path[-2], arrowprops=head)
-
-# %% ../nbs/03_backpropagation.ipynb #5988d7b8
-def draw_graph(
-    root: Node,    # before its `backward`, which drops the parents
-) -> Picture:      # needs the library grandalf
-    "Draw what a node was made from: values flow down the arrows, gradients back up."
-    nodes, w, h = topological_order(root), 0.95, 0.42    # inches
-    places, lines = _layout(nodes, w, h)
-    across, down = zip(*places.values())
-    left, right = min(across), max(across)
-    middle, width = (left + right) / 2, max(6.0, right - left + 2 * w)
-    fig, [ax] = canvas(width=width, height=max(down) + 2 * h)
-    ax.set(xlim=(middle - width / 2, middle + width / 2), ylim=(max(down) + h, -h))
-    ax.set_aspect("equal")
-    ax.axis("off")
-    blue, orange, green, *_ = COLORS
-    for points in lines:
-        _draw_line(ax, points, h)
-    for node, (x, y) in places.items():
-        color = green if node is root else blue if node.parents else orange
-        _draw_node(ax, node, x, y, w, h, color)
-    leaves = ", ".join(node.name for node in nodes if not node.parents)
-    made = ", ".join(node.name for node in nodes if node.parents)
-    return Picture(fig, f"Graph of a calculation, from top to bottom. Leaves: {leaves}. "
-                        f"Operations, in order: {made}.")
-
 # %% ../nbs/03_backpropagation.ipynb #c8a28871
 def affine(
     x,        # [n, in]: a node, or a tensor that needs no gradient
@@ -491,7 +507,6 @@ class NodeLinear(Model):
     def forward(self, x):                                # [n, in] → [n, out]
         return affine(x, Node(self.weight, name="weight"), Node(self.bias, name="bias"))
 
-# %% ../nbs/03_backpropagation.ipynb #4ab4e35a
 class NodeMLP(Model):
     "Classify images with two layers on our own engine."
     def __init__(

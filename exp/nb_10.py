@@ -8,7 +8,7 @@ __all__ = ['ShuffleSampler', 'collate', 'SampleLoader', 'SlowDataset', 'random_s
            'Learner', 'Metrics', 'learning_rate', 'LearningRates', 'KeepBest', 'epoch_table', 'Progress',
            'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient', 'linear_backward',
            'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer', 'CrossEntropyLayer',
-           'LayerStack', 'Node', 'topological_order', 'undo_broadcast', 'draw_graph', 'affine', 'NodeLinear', 'NodeMLP',
+           'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast', 'affine', 'NodeLinear', 'NodeMLP',
            'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'MLP', 'SGD',
            'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx', 'show_images',
            'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'Outcome', 'exercise', 'canvas',

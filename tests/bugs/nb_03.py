@@ -5,7 +5,7 @@ from tools.bugs import Bug
 BUGS = [
     # finite differences, gradients by hand
     Bug("differences divided by one step in place of two",
-        "/ (2 * eps) for step in steps]", "/ eps for step in steps]"),
+        "/ (2 * eps)\n    return slopes", "/ eps\n    return slopes"),
     Bug("a difference to one side only",
         "(float(f(x + step)) - float(f(x - step))) / (2 * eps)", "(float(f(x + step)) - float(f(x))) / eps"),
     Bug("differences in 32 bits let through",

@@ -508,7 +508,8 @@ LAYERS = {
     "CrossEntropyLayer": (CrossEntropyLayer, []),
     "LayerStack": (stack, ["0.weight", "0.bias", "2.weight", "2.bias"]),
     "NodeMLP": (lambda: NodeMLP(4, 8, 3), ["l1.weight", "l1.bias", "l2.weight", "l2.bias"]),
-    "a model of both": (lambda: Sequential(NodeLinear(4, 4), LinearLayer(4, 3)), ["0.weight", "0.bias", "1.weight", "1.bias"]),
+    "a model of both": (lambda: Sequential(NodeLinear(4, 4), LinearLayer(4, 3)),
+                        ["0.weight", "0.bias", "1.weight", "1.bias"]),
 }  # fmt: skip
 each_layer = pytest.mark.parametrize("make, names", LAYERS.values(), ids=LAYERS)
 
@@ -611,7 +612,13 @@ def test_a_layer_used_twice_gets_both_gradients():
 def test_a_graph_is_drawn_with_words_for_those_who_do_not_see_it():
     x = Node(3.0, name="x")
     picture = draw_graph(x * x + x)
-    assert repr(picture) == "Graph of a calculation, from top to bottom. Leaves: x. Operations, in order: *, +."
+    assert repr(picture) == "Graph of a calculation, from top to bottom. Leaves: x, 3. Operations: *, 9, +, 12."
+    for node in (root := x * x + x, x):
+        node.grad = torch.tensor(1.0)
+    words = "Graph of a calculation, from top to bottom. Leaves: x, 3, grad 1. Operations: *, 9, +, 12, grad 1."
+    assert repr(draw_graph(root)) == words
+    table = draw_graph(Node(torch.zeros(2, 3), name="table") * 2.0)
+    assert repr(table).endswith("Leaves: table. Operations: *.")
     assert picture.png().startswith(b"\x89PNG") and "matplotlib.pyplot" not in sys.modules
     assert draw_graph(x).png() and draw_graph(x.exp()).png()
 
