@@ -1,12 +1,15 @@
 """The Learner against the bare loop, callbacks against PyTorch's pieces."""
 
+import collections
 import copy
 import itertools
 import os
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch.nn.functional as F
@@ -64,7 +67,7 @@ def identical(a, b):
 # The Learner
 
 
-@given(st.integers(2, 40), st.integers(2, 45), st.integers(0, 3), st.booleans())
+@given(st.integers(2, 40), st.integers(2, 45), st.integers(1, 3), st.booleans())
 def test_the_learner_is_fit(n, batch_size, n_epochs, validated):
     assume(n % batch_size != 1)  # batch normalisation does not take one sample
     learner = run(n=n, batch_size=batch_size, n_epochs=n_epochs, valid=validated)
@@ -78,7 +81,7 @@ def test_the_learner_is_fit(n, batch_size, n_epochs, validated):
 
 
 def test_the_learner_has_as_many_lines_as_the_chapter_says():
-    assert len(source_lines(Learner)) == 45
+    assert len(source_lines(Learner)) == 60
 
 
 def test_our_own_pieces():
@@ -154,7 +157,7 @@ def test_any_scheduler_gives_the_rates_of_a_stock_loop(name):
 
 def test_reduce_on_plateau_gets_the_validation_loss():
     def made(optim):
-        return [rates, Schedule(lr_scheduler.ReduceLROnPlateau(optim, patience=0, threshold=1e3), each="epoch")]
+        return [rates, Schedule(lr_scheduler.ReduceLROnPlateau(optim, patience=0, threshold=1e3))]
 
     rates = LearningRates()
     run(made)
@@ -199,12 +202,244 @@ def test_the_model_moves_in_place_ours_and_theirs():
         assert Learner(model, None, None, device="cpu").model is model and [id(p) for p in model.parameters()] == before
 
 
+# Anything that can be trained
+
+
+def tasks():
+    "Return {name: (model, criterion, x, y)}: tasks of every kind."
+    torch.manual_seed(3)
+    x, t, image = torch.randn(40, 6), torch.randn(40, 5, 6), torch.randn(40, 1, 4, 4)
+    y, ce, bce = x[:, :3].argmax(1), nn.CrossEntropyLoss(), nn.BCEWithLogitsLoss()
+    ignored = torch.where(torch.arange(40) % 4 == 0, -100, y)
+    pixel = nn.Conv2d(1, 2, 3, padding=1)
+    return {
+        "class": (nn.Linear(6, 3), cross_entropy_loss, x, y),
+        "regression": (nn.Linear(6, 1), nn.MSELoss(), x, x[:, :1]),
+        "regression, flat": (nn.Sequential(nn.Linear(6, 1), nn.Flatten(0)), nn.MSELoss(), x, x[:, 0]),
+        "binary": (nn.Linear(6, 1), bce, x, (x[:, :1] > 0).float()),
+        "multi-label": (nn.Linear(6, 6), bce, x, (x > 0).float()),
+        "sequence, ours": (nn.Linear(6, 3), cross_entropy_loss, t, t[..., :3].argmax(-1)),
+        "sequence, theirs": (nn.Linear(6, 3), lambda z, y: ce(z.transpose(1, 2), y), t, t[..., :3].argmax(-1)),
+        "segmentation": (pixel, ce, image, (image[:, 0] > 0).long()),
+        "soft targets": (nn.Linear(6, 3), ce, x, x[:, :3].softmax(1)),
+        "ignore_index": (nn.Linear(6, 3), ce, x, ignored),
+        "autoencoder": (nn.Linear(6, 6), nn.MSELoss(), x, x),
+    }
+
+
+@pytest.mark.parametrize("name", tasks())
+def test_any_task_is_trained_as_in_a_stock_loop(name):
+    results = []
+    for by_learner in (True, False):
+        model, criterion, x, y = tasks()[name]
+        batches = [(x[:16], y[:16]), (x[16:32], y[16:32]), (x[32:], y[32:])]
+        optim = torch.optim.AdamW(model.parameters(), lr=0.05)
+        if by_learner:
+            history = Learner(model, criterion, optim).fit(batches, 4, valid=batches)
+            losses, valid_losses = history.losses, history.valid_losses
+        else:
+            losses, valid_losses = [], []
+            for _ in range(4):
+                for xb, yb in batches:
+                    loss = criterion(model(xb), yb)
+                    losses.append(loss.item())
+                    optim.zero_grad()
+                    loss.backward()
+                    optim.step()
+                with torch.no_grad():
+                    total = sum(len(yb) * criterion(model(xb), yb).item() for xb, yb in batches)
+                valid_losses.append(total / 40)
+        results.append((losses, valid_losses, [p.tolist() for p in model.parameters()]))
+    assert results[0] == results[1]
+    known = name == "class"
+    assert all((acc is not None) == known for acc in history.accs + history.valid_accs)
+    assert len(epoch_table(history).rows[0]) == (5 if known else 3)
+    repr(history), history.plot(), plot_epochs(history)
+
+
+def test_batches_of_any_form():
+    x, y = problem()
+
+    class Dicts(Learner):
+        def split(self, batch):
+            return batch["x"], batch["y"]
+
+    class Several(Learner):
+        def split(self, batch):
+            *xs, yb = batch
+            return xs, yb
+
+        def forward(self, xb, yb):
+            return super().forward(sum(xb), yb)
+
+    class Reconstruct(Learner):
+        def split(self, batch):
+            return batch, batch
+
+    def trained(kind, batches, callbacks=(), out=3, criterion=cross_entropy_loss):
+        set_seed(1)
+        model = nn.Linear(6, out)
+        optim = torch.optim.SGD(model.parameters(), lr=0.1)
+        learner = kind(model, criterion, optim, callbacks, device="cpu")
+        learner.fit(batches, 2, valid=batches)
+        return learner
+
+    metrics = Metrics(accuracy=accuracy), Accumulate(2)
+    pairs = trained(Learner, [(x, y), (x[:9], y[:9])])
+    assert identical(trained(Dicts, [{"x": x, "y": y}, {"x": x[:9], "y": y[:9], "name": "b"}]), pairs)
+    assert identical(trained(Several, [(0.5 * x, 0.5 * x, y), [x[:9], 0 * x[:9], y[:9]]]), pairs)
+    assert trained(Dicts, [{"x": x, "y": y}] * 2, metrics).step == 2
+    assert len(metrics[0].valid["accuracy"]) == 2
+    learner = trained(Reconstruct, Tensors(x), out=6, criterion=nn.MSELoss())
+    assert len(learner.history.losses) == 4 and learner.history.accs == 4 * [None]
+
+
+class Tensors:
+    "Yield bare tensors: mini-batches without targets."
+
+    def __init__(self, x): self.x = x  # fmt: skip
+
+    def __iter__(self): return iter([self.x, self.x[:9]])  # fmt: skip
+
+
+def test_an_optimiser_that_needs_a_closure_is_refused():
+    with pytest.raises(TypeError, match="optim: found LBFGS, whose step needs a closure"):
+        run(optim=torch.optim.LBFGS)
+    with pytest.raises(TypeError, match="callbacks: found <class .*expected callbacks, such as KeepBest"):
+        run([KeepBest])
+
+
+def test_nested_batches_move():
+    pair = collections.namedtuple("pair", "x y")(torch.zeros(2), 3)
+    packed = nn.utils.rnn.pack_sequence([torch.zeros(3, 1), torch.zeros(2, 1)])
+    [moved] = on_device([{"a": [pair, "word"], "b": (packed,)}], "meta")
+    assert moved["a"][0].x.device.type == moved["b"][0].data.device.type == "meta"
+    assert type(moved["a"][0]) is type(pair) and moved["a"][0].y == 3 and moved["a"][1] == "word"
+    assert n_samples({"a": [torch.zeros(4, 2)]}) == 4
+    for nothing in (3, [], "word", torch.tensor(1.0)):
+        with pytest.raises(TypeError, match="expected a tensor"):
+            n_samples(nothing)
+
+
+@pytest.mark.parametrize("device, expected", [("cpu", False), ("mps", False), ("cuda", True), ("cuda:1", True)])
+def test_only_cuda_copies_without_waiting(device, expected):
+    with mock.patch.object(torch.Tensor, "to") as to:
+        to_device(torch.zeros(1), device)
+    assert to.call_args == mock.call(device, non_blocking=expected)
+
+
+def test_epoch_step_and_batch_say_where_the_run_is():
+    seen = []
+
+    class Looks(Callback):
+        def after_batch(self, learner):
+            seen.append((learner.epoch, learner.step, learner.batch[0] is learner.xb))
+
+        def after_epoch(self, learner):
+            assert learner.epoch == len(learner.history.epoch_ends)
+
+    run([Looks()], n=40, batch_size=20, n_epochs=2)
+    assert seen == [(1, 1, True), (1, 2, True), (2, 3, True), (2, 4, True)]
+
+
+@pytest.mark.parametrize("event", ["before_fit", "after_loss", "before_valid", "after_epoch", "after_fit"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, CancelFit, None])
+def test_the_clean_up_always_comes(event, error):
+    log = []
+
+    def fails(self, learner):
+        if error:
+            raise error
+
+    failing = type("Failing", (Callback,), {event: fails, "clean_up": lambda self, learner: log.append("own")})()
+    quiet = error is None or error is CancelFit and event != "after_fit"
+    with nullcontext() if quiet else pytest.raises(error):
+        run([listener(log), failing, listener(log, "later ")])
+    assert log[-3:] == ["later clean_up", "own", "clean_up"] and log.count("clean_up") == 1
+
+
+def test_a_clean_up_that_fails_stops_no_other():
+    log, clean_up = [], {"clean_up": lambda self, learner: 1 / 0}
+    with pytest.raises(ZeroDivisionError):
+        run([listener(log), type("Broken", (Callback,), clean_up)()])
+    assert log[-1] == "clean_up"
+
+
+@pytest.mark.parametrize("event", ["before_fit", "before_epoch", "after_valid_batch", "after_epoch", "after_fit"])
+def test_a_mini_batch_cannot_be_cancelled_outside_of_one(event):
+    def cancel(self, learner):
+        raise CancelBatch
+
+    with pytest.raises(CancelBatch, match="found CancelBatch outside of a mini-batch, expected it in before_batch"):
+        run([type("Cancels", (Callback,), {event: cancel})()])
+
+
+def one_generator(shuffle_valid):
+    own = torch.Generator().manual_seed(1)
+    x, y = problem()
+    return DataLoader(Dataset(x, y), 16, True, own), data.DataLoader(Dataset(x, y), 16, shuffle_valid, generator=own)
+
+
+class NoisyInMany(Dataset):
+    "Draw from generators of every kind, some of them well hidden."
+
+    def __init__(self, x, y):
+        import random
+
+        import numpy
+
+        super().__init__(x, y)
+        self.parts = {"a": [random.Random(1), numpy.random.default_rng(2)]}
+        self.old, self.own = numpy.random.RandomState(3), SimpleNamespace(deep=torch.Generator().manual_seed(4))
+
+    def __getitem__(self, i):
+        import random
+
+        import numpy
+
+        noise = self.parts["a"][0].random() + self.parts["a"][1].random() + self.old.rand() + random.random()
+        noise += numpy.random.rand() + torch.rand(1, generator=self.own.deep).item()
+        return self.x[i] + 0.1 * noise, self.y[i]
+
+
+@pytest.mark.parametrize("shuffle_valid", [False, True])
+def test_validation_never_changes_training(shuffle_valid):
+    def trained(validated):
+        set_seed(5)
+        model, (loader, valid) = network(), one_generator(shuffle_valid)
+        learner = Learner(model, cross_entropy_loss, SGD(model.parameters()))
+        return learner.fit(loader, 3, valid if validated else None).losses
+
+    assert trained(True) == trained(False)
+
+    def noisy(validated):
+        set_seed(5)
+        dataset, model = NoisyInMany(*problem()), network()
+        loader = data.DataLoader(dataset, 16, shuffle=True)
+        learner = Learner(model, cross_entropy_loss, SGD(model.parameters()))
+        return learner.fit(loader, 3, loader if validated else None).losses
+
+    assert noisy(True) == noisy(False)
+
+
+def test_metrics_stand_in_the_table_at_their_epoch():
+    metrics = Metrics(accuracy=accuracy)
+    learner = run([metrics, Progress()], n_epochs=2)
+    table = epoch_table(learner.history, [metrics])
+    assert table.rows[0][-1] == "accuracy" and len(table.rows) == 3
+    assert [row[-1] for row in table.rows[1:]] == [f"{value:.3f}" for value in metrics.valid["accuracy"]]
+    metrics.valid["accuracy"] = [None, 0.5]
+    assert epoch_table(learner.history, [metrics]).rows[1][-1] == f"{metrics.train['accuracy'][0]:.3f}"
+    with pytest.raises(ValueError, match=r"Metrics: found the names \['accuracy'\], expected \['top1'\]"):
+        Metrics(top1=accuracy).load_state_dict(metrics.state_dict())
+
+
 # Events, order, cancelling
 
 
 def listener(log, name=""):
     "Make a callback that logs each event."
-    events = [event for event in vars(Callback) if event.startswith(("before_", "after_"))]
+    events = [event for event in vars(Callback) if event.startswith(("before_", "after_", "clean"))]
     hooks = {event: lambda self, learner, word=name + event: log.append(word) for event in events}
     return type("Listener", (Callback,), hooks)()
 
@@ -213,15 +448,18 @@ def test_every_event_comes_in_its_place():
     log = []
     run([listener(log)], n=40, batch_size=30, n_epochs=2)
     batch = ["before_batch", "after_loss", "after_backward", "after_batch"]
-    epoch = ["before_epoch", *batch, *batch, "after_valid_batch", "after_valid_batch", "after_epoch"]
-    assert log == ["before_fit", *epoch, *epoch, "after_fit"]
+    valid = ["before_valid", "after_valid_batch", "after_valid_batch", "after_valid"]
+    epoch = ["before_epoch", *batch, *batch, *valid, "after_epoch"]
+    assert log == ["before_fit", *epoch, *epoch, "after_fit", "clean_up"]
 
 
 def test_the_list_is_the_order():
     log = []
     run([listener(log, "A "), listener(log, "B ")], n_epochs=1)
-    assert [word[2:] for word in log[::2]] == [word[2:] for word in log[1::2]]
-    assert {word[0] for word in log[::2]} == {"A"} and {word[0] for word in log[1::2]} == {"B"}
+    *events, last, first = log  # the clean-up goes backwards
+    assert [word[2:] for word in events[::2]] == [word[2:] for word in events[1::2]]
+    assert {word[0] for word in events[::2]} == {"A"} and {word[0] for word in events[1::2]} == {"B"}
+    assert (last, first) == ("B clean_up", "A clean_up")
 
 
 def test_in_validation_a_callback_finds_the_validation_batch():
@@ -239,10 +477,10 @@ def test_in_validation_a_callback_finds_the_validation_batch():
 
 
 @pytest.mark.parametrize("error, event, then", [
-    (exp.nb_04.CancelBatch, "before_batch", "before_batch"), (exp.nb_04.CancelBatch, "after_loss", "before_batch"),
-    (exp.nb_04.CancelBatch, "after_backward", "before_batch"), (exp.nb_04.CancelFit, "before_fit", "after_fit"),
-    (exp.nb_04.CancelFit, "before_epoch", "after_fit"), (exp.nb_04.CancelFit, "after_loss", "after_fit"),
-    (exp.nb_04.CancelFit, "after_valid_batch", "after_fit"), (exp.nb_04.CancelFit, "after_epoch", "after_fit"),
+    (CancelBatch, "before_batch", "before_batch"), (CancelBatch, "after_loss", "before_batch"),
+    (CancelBatch, "after_backward", "before_batch"), (CancelFit, "before_fit", "after_fit"),
+    (CancelFit, "before_epoch", "after_fit"), (CancelFit, "after_loss", "after_fit"),
+    (CancelFit, "after_valid_batch", "after_fit"), (CancelFit, "after_epoch", "after_fit"),
 ])  # fmt: skip
 def test_cancelling_leaves_at_once(error, event, then):
     log, times = [], itertools.count()
@@ -404,21 +642,52 @@ def test_accumulated_batches_are_the_large_batch(n, batch_size, steps):
     assert near(*weights, rtol=1e-9, atol=1e-12)
 
 
-def test_accumulation_refuses_what_it_cannot_do():
-    with pytest.raises(TypeError, match="found a data loader without len"):
-        run([Accumulate(2)], loader=lambda x, y: iter([(x, y)]), n_epochs=1)
+def test_accumulation_needs_no_len():
+    def in_order(x, y):
+        return [(x[i : i + 9], y[i : i + 9]) for i in range(0, len(x), 9)]
 
-    class Iterable(data.IterableDataset):
-        def __iter__(self): return iter([])  # fmt: skip
+    class Stream(data.IterableDataset):
+        def __iter__(self):
+            return iter(in_order(*problem()))
 
-    with pytest.raises(TypeError, match="found a data loader without len"):
-        run([Accumulate(2)], loader=lambda x, y: data.DataLoader(Iterable()), n_epochs=1)
+    with_len = run([Accumulate(3)], loader=in_order)
+    stream = data.DataLoader(Stream(), batch_size=None, generator=torch.Generator())
+    without = run([Accumulate(3)], loader=lambda x, y: stream)
+    assert identical(with_len, without) and with_len.step == 9
 
-    class Lies(DataLoader):
-        def __len__(self): return 99  # fmt: skip
+
+def test_accumulation_leaves_the_loss_alone_and_counts_what_was_trained():
+    losses = []
+
+    class Later(Callback):
+        def after_loss(self, learner):
+            losses.append(learner.loss.item())
+
+    learner = run([Accumulate(4), Later()], n=40)
+    assert losses == learner.history.losses
+
+    class SkipsFirst(Callback):
+        def before_batch(self, learner):
+            if learner.history.in_epoch == 0 and learner.epoch > len(self.skipped):
+                self.skipped.append(learner.epoch)
+                raise CancelBatch
+
+    skips = SkipsFirst()
+    skips.skipped = []
+    assert run([skips, Accumulate(2)]).step == 6  # four of five mini-batches in each of three epochs
+
+    class SkipsLast(Callback):
+        def before_batch(self, learner):
+            if learner.history.in_epoch == 3:
+                raise CancelBatch
 
     with pytest.raises(RuntimeError, match="found 1 mini-batches without a step"):
-        run([Accumulate(2)], loader=lambda x, y: Lies(Dataset(x, y), 16))
+        run([SkipsLast(), Accumulate(2)])
+
+
+def stray_optim():
+    "Return an optimiser that belongs to no model."
+    return torch.optim.SGD([torch.zeros(1)])
 
 
 @pytest.mark.parametrize("make, words", [
@@ -426,6 +695,13 @@ def test_accumulation_refuses_what_it_cannot_do():
     (lambda: ClipGradient(0.0), "max_norm: found 0.0, expected more than 0"),
     (lambda: Accumulate(0), "steps: found 0, expected 1 or more"),
     (lambda: Schedule(None, each="step"), "each: found 'step', expected 'batch' or 'epoch'"),
+    (lambda: Schedule(lr_scheduler.ReduceLROnPlateau(stray_optim()), "batch"), "found 'batch', expected 'epoch'"),
+    (lambda: run([Schedule(lr_scheduler.StepLR(stray_optim(), 1))]), "found a scheduler of another optimiser"),
+    (lambda: run([Accumulate(2), Accumulate(2)]), "Accumulate: found more than one"),
+    (lambda: run(2 * [LearningRates()]), "callbacks: found the same LearningRates twice"),
+    (lambda: run(loader=lambda x, y: []), "found a data loader without a mini-batch"),
+    (lambda: Learner(network(), F.cross_entropy, torch.optim.SGD(network().parameters())).fit([problem()]),
+     "optim: found parameters of another model"),
     (lambda: run([EarlyStopping()], valid=False), r"EarlyStopping: found no validation set, expected fit\(…, valid"),
     (lambda: run([KeepBest()], valid=False), "KeepBest: found no validation set"),
 ])  # fmt: skip
