@@ -344,6 +344,7 @@ class Metrics(Callback):
         **functions,   # by name: (logits, yb) → a number, the mean over the mini-batch
     ):
         self.functions = functions
+        self.before_fit(None)                            # empty until training starts
 
     def before_fit(self, learner):
         self.train = {name: [] for name in self.functions}
@@ -384,7 +385,7 @@ def learning_rate(
 # %% ../nbs/04_learner.ipynb #98e3a54c
 class LearningRates(Callback):
     "Record the learning rate of each step: `.lrs`."
-    state_names = ("lrs",)
+    state_names, lrs = ("lrs",), ()
 
     def before_fit(self, learner):     self.lrs = []
     def after_backward(self, learner): self.lrs.append(learning_rate(learner.optim))

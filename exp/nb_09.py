@@ -24,17 +24,28 @@ import random
 import sys
 
 # %% ../nbs/09_runs_that_survive.ipynb #fa153f25
+from .nb_04 import _handles, _length, _sources
+
+# %% ../nbs/09_runs_that_survive.ipynb #c3414274
 def _numpy():
     "Return NumPy if it is loaded, else None."
     return sys.modules.get("numpy")
 
+def _as_data(state):
+    "Return a state with lists in place of NumPy's arrays: only data can be loaded again."
+    if isinstance(state, dict):
+        return {name: _as_data(part) for name, part in state.items()}
+    if type(state).__module__ == "numpy":
+        return state.tolist()
+    return state
+
 # %% ../nbs/09_runs_that_survive.ipynb #ee04eef6
 def random_state(
-    generators=(),   # `torch.Generator`s besides the global ones
-) -> dict:           # of tensors, numbers and lists: nothing else can be loaded again
+    sources=(),   # generators besides the global ones: PyTorch's, Python's or NumPy's
+) -> dict:        # of tensors, numbers and lists: nothing else can be loaded again
     "Return the state of all random numbers: Python's, NumPy's if loaded, PyTorch's."
     state = {"python": random.getstate(), "torch": torch.get_rng_state(),
-             "own": [generator.get_state() for generator in generators]}
+             "own": [_as_data(read()) for read, _ in map(_handles, sources)]}
     if _numpy():
         name, numbers, *rest = _numpy().random.get_state()
         state["numpy"] = [name, numbers.tolist(), *rest]
@@ -46,14 +57,14 @@ def random_state(
 
 # %% ../nbs/09_runs_that_survive.ipynb #b8f24c04
 def set_random_state(
-    state,           # what `random_state` returned
-    generators=(),   # the generators that it was given
+    state,        # what `random_state` returned
+    sources=(),   # the generators that it was given
 ):
     "Restore the state of all random numbers, but for devices that are absent."
     random.setstate(state["python"])
     torch.set_rng_state(state["torch"])
-    for generator, own in zip(generators, state["own"]):
-        generator.set_state(own)
+    for (_, put_back), own in zip(map(_handles, sources), state["own"]):
+        put_back(own)
     if _numpy() and "numpy" in state:
         name, numbers, *rest = state["numpy"]
         numbers = _numpy().array(numbers, dtype="uint32")
@@ -69,6 +80,7 @@ from pathlib import Path
 
 # %% ../nbs/09_runs_that_survive.ipynb #76f83df6
 import os
+from contextlib import suppress
 
 # %% ../nbs/09_runs_that_survive.ipynb #27bcc2df
 def write_atomically(
@@ -76,11 +88,19 @@ def write_atomically(
     data: bytes,     # its new contents
 ):
     "Write a file; a crash at any instant leaves the old one or the new one, whole."
-    with open(f"{path}.part", "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())                          # on the disk, before the name
-    os.replace(f"{path}.part", path)
+    part = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.part"        # nobody else's
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())                      # on the disk, before the name
+        os.replace(part, path)
+    except BaseException as error:                       # a full disk, Ctrl-C
+        with suppress(OSError):
+            os.unlink(part)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)                   # say which file
+        raise
     if os.name == "posix":                               # Windows cannot open a folder
         folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
         os.fsync(folder)
@@ -90,33 +110,59 @@ def write_atomically(
 import hashlib
 import io
 import pickle
+import re
 
 # %% ../nbs/09_runs_that_survive.ipynb #c7e0d9cc
 _FIRST_LINE = b"exp.nb_09 checkpoint, version 1\n"
-_NO_DATA = ("found contents that are no data, "
-            "expected tensors, numbers, strings, lists and dictionaries")
+_DATA = "expected tensors, numbers, strings, and lists, tuples, dictionaries of them"
+
+def _pack(state):
+    "Return the bytes that `torch.save` writes."
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
 
 def _unpack(body):
     "Load bytes that `torch.save` made, if they hold nothing but data."
     return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
 
+# %% ../nbs/09_runs_that_survive.ipynb #12c10d2f
+def _no_data(value, where="state"):
+    "Tell where in nested contents something is that cannot be loaded again; None: nowhere."
+    if isinstance(value, (dict, list, tuple)):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        found = (_no_data(part, f"{where}[{name!r}]") for name, part in pairs)
+        return next(filter(None, found), None)
+    try:
+        _unpack(_pack(value))
+    except Exception:                                    # whatever pickle says to it
+        return f"{type(value).__name__} at {where}"
+
+# %% ../nbs/09_runs_that_survive.ipynb #1d81ece3
+def _keep_older(path, keep):
+    "Move path.1 to path.2 and so on, and copy path to path.1: it stays where it is."
+    for n in range(keep - 1, 1, -1):
+        if os.path.exists(f"{path}.{n - 1}"):
+            os.replace(f"{path}.{n - 1}", f"{path}.{n}")
+    write_atomically(f"{path}.1", Path(path).read_bytes())
+
 # %% ../nbs/09_runs_that_survive.ipynb #1dc79abc
 def save_checkpoint(
     path,            # the file to write or replace
-    state: dict,     # tensors, numbers, strings, lists and dictionaries
+    state: dict,     # tensors, numbers, strings, and lists, tuples, dictionaries of them
     check=True,      # load it once before it takes the place of the old one
+    keep=1,          # how many files to keep: path, path.1 (the one before), path.2 …
 ):
     "Write `state` to a file, atomically. Raise `TypeError` if it could not be loaded."
-    body = io.BytesIO()
-    torch.save(state, body)
-    if check:
-        try:
-            _unpack(body.getvalue())
-        except pickle.UnpicklingError as error:
-            why = str(error).splitlines()[0]
-            raise TypeError(f"{path}: {_NO_DATA}: {why}") from error
-    checksum = hashlib.sha256(body.getvalue()).digest()
-    write_atomically(path, _FIRST_LINE + checksum + body.getvalue())
+    try:
+        body = _pack(state)
+        if check:
+            _unpack(body)
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        raise TypeError(f"{path}: found {_no_data(state)}, {_DATA}") from error
+    if keep > 1 and os.path.exists(path):
+        _keep_older(path, keep)
+    write_atomically(path, _FIRST_LINE + hashlib.sha256(body).digest() + body)
 
 # %% ../nbs/09_runs_that_survive.ipynb #ea3dc6a1
 def load_checkpoint(
@@ -125,18 +171,38 @@ def load_checkpoint(
     "Read a checkpoint. Raise `ValueError` if it is foreign, cut off or damaged."
     data, start = Path(path).read_bytes(), len(_FIRST_LINE)
     if not data.startswith(_FIRST_LINE):
-        raise ValueError(f"{path}: found a file that starts with {data[:12]!r}, "
-                         f"expected {_FIRST_LINE[:20]!r} …")
+        raise ValueError(f"{path}: found a file that starts with {data[:start]!r}, "
+                         f"expected {_FIRST_LINE!r}")
     checksum, body = data[start : start + 32], data[start + 32 :]
     if hashlib.sha256(body).digest() != checksum:
+        older = [f"{path}.{n}" for n in range(1, 100) if os.path.exists(f"{path}.{n}")]
         raise ValueError(f"{path}: found {len(body):,} bytes with another checksum, "
-                         "expected those that were written. The file is cut off or "
-                         "damaged: take an older one.")
+                         "expected those that were written. The file is cut off or damaged"
+                         + (f": take an older one, {older[0]}" if older else ""))
     try:
         return _unpack(body)
     except (pickle.UnpicklingError, RuntimeError) as error:
-        why = str(error).splitlines()[0]
-        raise ValueError(f"{path}: {_NO_DATA}: {why}") from error
+        names = re.findall(r"GLOBAL (\S+)", str(error)) or ["contents that are no data"]
+        raise ValueError(f"{path}: found {names[0]}, {_DATA}") from error
+
+# %% ../nbs/09_runs_that_survive.ipynb #73fc76d3
+import zlib
+
+# %% ../nbs/09_runs_that_survive.ipynb #fbc0c9ea
+def _checksum(batch):
+    "Return a checksum of a tensor, or of what lists, tuples and dictionaries hold."
+    if isinstance(batch, torch.Tensor):
+        numbers = batch.detach().cpu().contiguous().flatten()
+        return zlib.crc32(numbers.view(torch.uint8).numpy())
+    if isinstance(batch, (dict, list, tuple)):
+        parts = batch.values() if isinstance(batch, dict) else batch
+        batch = [_checksum(part) for part in parts]
+    return zlib.crc32(repr(batch).encode())
+
+def _mark(learner, batch):
+    "Tell a mini-batch from others: by its samples, and a checksum of its targets."
+    _, yb = learner.split(batch)
+    return [n_samples(yb), _checksum(yb)]
 
 # %% ../nbs/09_runs_that_survive.ipynb #f23c0cdd
 from itertools import islice
@@ -144,31 +210,25 @@ from itertools import islice
 # %% ../nbs/09_runs_that_survive.ipynb #1353ff37
 def _skip_batches(
     batches,     # all mini-batches of the epoch
-    n,           # how many of them were trained on before
+    marks,       # the marks so far, one more with each mini-batch
+    expected,    # the marks of those that were trained on before
     rng_state,   # the random numbers after these; see `random_state`
+    sources,     # the generators that it was given
 ):
-    "Yield the mini-batches after the first `n`. Raise `ValueError` if there are fewer."
-    batches = iter(batches)
-    skipped = sum(1 for _ in islice(batches, n))
-    if skipped < n:
-        raise ValueError(f"Checkpoint: found {skipped} mini-batches in the epoch, expected "
-                         f"{n} or more, as when it was saved. Has the data changed?")
+    "Yield the mini-batches after those. Raise `ValueError` if they are not what they were."
+    batches, n = iter(batches), len(expected)
+    for _ in islice(batches, n):
+        if marks[-1] != expected[len(marks) - 1]:
+            raise ValueError(f"Checkpoint: mini-batch {len(marks)} of the epoch is not the "
+                             "one that was trained on: found (samples, checksum) "
+                             f"{marks[-1]}, expected {expected[len(marks) - 1]}. Other "
+                             "data, or random numbers where nobody finds them?")
+    if len(marks) < n:
+        raise ValueError(f"Checkpoint: found {len(marks)} mini-batches in the epoch, "
+                         f"expected {n} or more, as when it was saved. Has the data changed?")
     if n:
-        set_random_state(rng_state)
+        set_random_state(rng_state, sources)
     yield from batches
-
-# %% ../nbs/09_runs_that_survive.ipynb #7a2235ab
-def _generators(*dataloaders):
-    "List the generators that data loaders have of their own, each once."
-    found = {}
-    for loader in dataloaders:
-        names = ("sampler", "batch_sampler", "dataset")
-        parts = [getattr(loader, name, None) for name in names]
-        for part in (loader, *parts, getattr(parts[1], "sampler", None)):
-            generator = getattr(part, "generator", None)
-            if isinstance(generator, torch.Generator):
-                found[id(generator)] = generator
-    return list(found.values())
 
 # %% ../nbs/09_runs_that_survive.ipynb #a9e0882c
 from .nb_04 import _length
@@ -176,17 +236,35 @@ from .nb_04 import _length
 # %% ../nbs/09_runs_that_survive.ipynb #8307ed28
 def _stateful(callbacks):
     "List the callbacks that have something to save."
-    return [callback for callback in callbacks if callback.state_dict()]
+    own = Callback.state_dict
+    return [c for c in callbacks if c.state_names or type(c).state_dict is not own]
 
-def _describe(learner):
-    "Describe a learner and its data, as far as a checkpoint has to fit."
+def _rates(optim):
+    "List the learning rates that an optimiser was made with, as far as it says."
+    groups = getattr(optim, "param_groups", [{"lr": getattr(optim, "lr", None)}])
+    return [group.get("initial_lr", group["lr"]) for group in groups]
+
+def _data(loader):
+    "Describe where mini-batches come from, as far as a loader says."
+    samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]
+    return {"samples": _length(getattr(loader, "dataset", None)),
+            "mini-batches": _length(loader),
+            "batch size": getattr(loader, "batch_size", None),
+            "shuffle": getattr(loader, "shuffle", None),
+            "samplers": [type(sampler).__name__ for sampler in samplers]}
+
+# %% ../nbs/09_runs_that_survive.ipynb #a7c353b6
+def _describe(learner, sources):
+    "Describe a learner, its data and its random numbers: what a checkpoint has to fit."
     weights = learner.model.state_dict()
     groups = getattr(learner.optim, "param_groups", [])
     return {"model": {name: list(value.shape) for name, value in weights.items()},
             "optimiser": type(learner.optim).__name__,
             "parameter groups": [len(group["params"]) for group in groups],
+            "learning rates": _rates(learner.optim),
             "callbacks": [type(c).__name__ for c in _stateful(learner.callbacks)],
-            "mini-batches": _length(learner.dataloader)}
+            "data": _data(learner.dataloader),
+            "sources of random numbers": [type(source).__name__ for source in sources]}
 
 # %% ../nbs/09_runs_that_survive.ipynb #78470f24
 def _compare(path, found, expected):
@@ -200,46 +278,84 @@ def _compare(path, found, expected):
             raise ValueError(f"{path}: {part}: found {a}, expected {b}. "
                              "The checkpoint was made for something else.")
 
+# %% ../nbs/09_runs_that_survive.ipynb #445dc4c1
+def _check_place(path, learner):
+    "Raise an error if a checkpoint cannot be written there, or not for this learner."
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{path}: found no folder {folder}, expected one: "
+                                f"os.makedirs({folder!r})")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path}: found a folder, expected the name of a file")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{path}: found a folder that cannot be written to, "
+                              "expected one that can")
+    if not hasattr(learner.optim, "state_dict"):
+        raise TypeError(f"Checkpoint: found a {type(learner.optim).__name__} without "
+                        "state_dict, expected an optimiser that can be saved")
+    for loader in (learner.dataloader, learner.valid):
+        if getattr(loader, "persistent_workers", False):
+            raise ValueError("Checkpoint: found persistent_workers=True, expected False: "
+                             "their random numbers are out of reach")
+
+# %% ../nbs/09_runs_that_survive.ipynb #8e843437
+import warnings
+
 # %% ../nbs/09_runs_that_survive.ipynb #52a22562
 class Checkpoint(Callback):
-    "Save all that training needs to go on. Raise `ValueError`, `FileExistsError`."
+    "Save all that training needs to go on. Raise `ValueError`, `TypeError`, `OSError`."
     def __init__(
         self,
         path,           # the file; `FileExistsError` if it is there, unless `resume`
         every=None,     # mini-batches between writes, 1 or more; None: only after epochs
         resume=False,   # go on from the file, if it is there; `ValueError` if it is wrong
+        keep=1,         # how many files to keep: path, and path.1, path.2 … before it
     ):
-        if every is not None and every < 1:
-            raise ValueError(f"every: found {every}, expected 1 or more, "
-                             "or None: only after each epoch")
-        self.path, self.every, self.resume = path, every, resume
+        for name, number in (("every", every), ("keep", keep)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name}: found {number}, expected 1 or more"
+                                 + ", or None: only after each epoch" * (name == "every"))
+        self.path, self.every, self.resume, self.keep = path, every, resume, keep
 
     def before_fit(self, learner):
         "Go on from the file, if it is there. Raise `ValueError` unless last in the list."
         if learner.callbacks[-1] is not self:
             raise ValueError("Checkpoint: found another callback after it, "
                              "expected it at the end of the list")
-        self.generators = _generators(learner.dataloader, learner.valid)
+        _check_place(self.path, learner)
+        others = learner.callbacks[:-1]
+        self.sources = _sources(learner.dataloader, learner.valid, learner.model, *others)
+        self.made_for = _describe(learner, self.sources)
         self.pending, self.checked = None, False     # an open epoch; is a file checked?
+        self.batch, self.marks, self.rng_start = 0, [], None
         if os.path.exists(self.path):
             if not self.resume:
                 raise FileExistsError(f"{self.path}: found a checkpoint, expected none. "
                                       "resume=True goes on from it")
             self.restore(learner, load_checkpoint(self.path))
+        self.saved, self.stepped = self.place(learner), learner.step
+
+    def place(self, learner):
+        "Return how far the history has come."
+        return len(learner.history.losses), len(learner.history.epoch_ends)
 
     def before_epoch(self, learner):
         "Start an epoch, or start it again and skip what was trained on."
-        state, self.pending = self.pending or {"batch": 0, "rng_now": None}, None
-        n = self.written = state["batch"]
-        if n:
-            set_random_state(state["rng_start"], self.generators)
-        self.batch, self.rng_start = 0, random_state(self.generators)
-        learner.batches = _skip_batches(self.count(learner.batches), n, state["rng_now"])
+        state = self.pending or {"marks": [], "rng_now": None}
+        if self.pending:
+            set_random_state(state["rng_start"], self.sources)
+        self.pending, self.written = None, len(state["marks"])
+        self.batch, self.marks, self.rng_start = 0, [], random_state(self.sources)
+        marked = self.count(learner, learner.batches)
+        learner.batches = _skip_batches(marked, self.marks, state["marks"],
+                                        state["rng_now"], self.sources)
 
-    def count(self, batches):
-        "Yield mini-batches, and count them."
-        for self.batch, pair in enumerate(batches, 1):
-            yield pair
+    def count(self, learner, batches):
+        "Yield mini-batches; count and mark them."
+        for self.batch, batch in enumerate(batches, 1):
+            self.marks.append(_mark(learner, batch))
+            self.stepped = learner.step
+            yield batch
 
     def after_batch(self, learner):
         "Write, if it is time."
@@ -249,33 +365,45 @@ class Checkpoint(Callback):
 
     def after_epoch(self, learner):
         "Write; a new epoch is about to start."
-        self.batch, self.rng_start = 0, None
+        self.batch, self.marks, self.rng_start = 0, [], None
         self.write(learner)
+
+    def after_fit(self, learner):
+        "Write the end of a run that was cancelled, if its last mini-batch is done."
+        over = learner.history.in_epoch == 0
+        if self.saved != self.place(learner) and (over or learner.step > self.stepped):
+            self.after_epoch(learner) if over else self.write(learner)
 
     def write(self, learner):
         "Save everything."
-        callbacks = [callback.state_dict() for callback in _stateful(learner.callbacks)]
-        state = {"made for": _describe(learner),
+        state = {"made for": self.made_for,
                  "model": learner.model.state_dict(),
                  "optimiser": learner.optim.state_dict(),
-                 "callbacks": callbacks,
+                 "callbacks": [c.state_dict() for c in _stateful(learner.callbacks)],
                  "history": learner.history.state_dict(),
-                 "batch": self.batch,
+                 "step": learner.step,
+                 "marks": self.marks,
                  "rng_start": self.rng_start,
-                 "rng_now": random_state(self.generators)}
-        save_checkpoint(self.path, state, check=not self.checked)
-        self.checked = True
+                 "rng_now": random_state(self.sources)}
+        save_checkpoint(self.path, state, check=not self.checked, keep=self.keep)
+        self.checked, self.saved = True, self.place(learner)
 
     def restore(self, learner, state):
         "Restore everything. Raise `ValueError` if the file was made for something else."
         if not isinstance(state, dict) or "made for" not in state:
             raise ValueError(f"{self.path}: found a {type(state).__name__}, "
                              "expected a checkpoint of a Learner")
-        _compare(self.path, state["made for"], _describe(learner))
+        _compare(self.path, state["made for"], self.made_for)
         learner.model.load_state_dict(state["model"])
         learner.optim.load_state_dict(state["optimiser"])
         for callback, own in zip(_stateful(learner.callbacks), state["callbacks"]):
             callback.load_state_dict(own)
         learner.history.load_state_dict(state["history"])
-        set_random_state(state["rng_now"], self.generators)
-        self.pending = state if state["batch"] else None
+        learner.step = state["step"]
+        set_random_state(state["rng_now"], self.sources)
+        self.pending = state if state["marks"] else None
+        if len(learner.history.epoch_ends) >= learner.n_epochs:
+            warnings.warn(f"{self.path}: found a run of {len(learner.history.epoch_ends)} "
+                          f"epochs, of {learner.n_epochs}: nothing is left to train, and "
+                          "the weights are those of the file. n_epochs counts all epochs",
+                          stacklevel=2)

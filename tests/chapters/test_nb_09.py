@@ -13,7 +13,7 @@ from torch.utils import data
 
 import exp.nb_09
 from exp.nb_09 import *
-from tests.chapters.test_nb_04 import SCHEDULERS, identical, network, problem, run, stock_loader
+from tests.chapters.test_nb_04 import SCHEDULERS, NoisyInMany, identical, network, problem, run, stock_loader
 from tests.programs.killed_run import equal
 
 
@@ -88,7 +88,8 @@ def test_resumed_runs_are_identical(kind, tmp_path):
         resumed = checkpointed(after)
         assert identical(resumed, whole), after
         assert equal(states(resumed), states(whole)), after
-    assert len(checkpointed("whole").history.losses) == 15  # nothing left to do
+    with pytest.warns(UserWarning, match="whole: found a run of 3 epochs, of 3: nothing is left to train"):
+        assert len(checkpointed("whole").history.losses) == 15
 
 
 def test_resume_with_accumulation_and_our_own_pieces(tmp_path):
@@ -164,11 +165,11 @@ class Evil:
 
 
 def test_nothing_is_run(tmp_path, capsys):
-    with pytest.raises(TypeError, match="found contents that are no data"):
+    with pytest.raises(TypeError, match=r"c: found Evil at state\['n'\], expected tensors"):
         save_checkpoint(tmp_path / "c", {"n": Evil()})
     assert not (tmp_path / "c").exists()
     save_checkpoint(tmp_path / "c", {"n": Evil()}, check=False)
-    with pytest.raises(ValueError, match="c: found contents that are no data, expected tensors"):
+    with pytest.raises(ValueError, match="c: found .*print, expected tensors"):
         load_checkpoint(tmp_path / "c")
     assert "this was run" not in capsys.readouterr().out
     assert "weights_only=False" not in Path(exp.nb_09.__file__).read_text(encoding="utf-8")
@@ -182,7 +183,14 @@ def test_a_checkpoint_made_for_something_else_is_refused_untouched(tmp_path):
         "c: optimiser: found SGD, expected Adam": dict(optim=torch.optim.Adam),
         r"c: parameter groups: found \[6\], expected \[1\]": dict(optim=lambda ps: torch.optim.SGD([next(ps)])),
         r"c: callbacks: found \['KeepBest'\], expected \[\]": dict(callbacks=[]),
-        "c: mini-batches: found 5, expected 7": dict(batch_size=10),
+        r"c: learning rates: found \[0.1\], expected \[0.2\]": dict(optim=lambda ps: torch.optim.SGD(ps, 0.2)),
+        "c: data, mini-batches: found 5, expected 7": dict(batch_size=10),
+        "c: data, batch size: found 16, expected 17": dict(batch_size=17),
+        "c: data, samples: found 70, expected 69": dict(n=69),
+        "c: data, shuffle: found True, expected False": dict(loader=lambda x, y: DataLoader(Dataset(x, y), 16)),
+        r"c: sources of random numbers: found \['Generator'\], expected \[\]": dict(
+            loader=lambda x, y: DataLoader(Dataset(x, y), 16, shuffle=True)
+        ),
     }
     for words, other in others.items():
         callbacks = [*other.pop("callbacks", [KeepBest()]), Checkpoint(path, resume=True)]
@@ -193,13 +201,215 @@ def test_a_checkpoint_made_for_something_else_is_refused_untouched(tmp_path):
         run([Checkpoint(path, resume=True)])
 
 
-def test_a_loader_that_has_become_shorter_is_noticed(tmp_path):
-    long = lambda x, y: (pair for pair in DataLoader(Dataset(x, y), 8))  # noqa: E731
+def in_pieces(size, end=70, order=None):
+    "Return a function that makes a one-way loader which says nothing of itself."
+    def loader(x, y):
+        at = torch.arange(70) if order is None else order
+        return ((x[i : i + size], y[i : i + size]) for x, y in [(x[at], y[at])] for i in range(0, end, size))
+
+    return loader
+
+
+@pytest.mark.parametrize("other, words", [
+    (in_pieces(40), "mini-batch 1 of the epoch is not the one that was trained on"),
+    (in_pieces(8, end=24), "found 3 mini-batches in the epoch, expected 4 or more"),
+    (in_pieces(8, order=torch.arange(70).roll(1)), "mini-batch 1 of the epoch is not the one"),
+    (in_pieces(8, order=torch.tensor([*range(24), *range(31, 23, -1), *range(32, 70)])), "mini-batch 4 of the epoch"),
+])  # fmt: skip
+def test_other_mini_batches_are_noticed(other, words, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run([InterruptAfter(8), Checkpoint(tmp_path / "c", 4, resume=True)], loader=long, n_epochs=1)
-    short = lambda x, y: (pair for pair in DataLoader(Dataset(x, y), 40))  # noqa: E731
-    with pytest.raises(ValueError, match="found 2 mini-batches in the epoch, expected 4 or more"):
-        run([Checkpoint(tmp_path / "c", 4, resume=True)], loader=short, n_epochs=1)
+        run([InterruptAfter(8), Checkpoint(tmp_path / "c", 4, resume=True)], loader=in_pieces(8), n_epochs=1)
+    with pytest.raises(ValueError, match=words):
+        run([Checkpoint(tmp_path / "c", 4, resume=True)], loader=other, n_epochs=1)
+    again = run([Checkpoint(tmp_path / "c", 4, resume=True)], loader=in_pieces(8), n_epochs=1)
+    assert identical(again, run(loader=in_pieces(8), n_epochs=1))
+
+
+class Wrapped:
+    "Hide a data loader."
+
+    def __init__(self, loader): self.inside = {"loader": [loader]}  # fmt: skip
+
+    def __iter__(self): return iter(self.inside["loader"][0])  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [1, 3, 5, 7, 10, 12])
+@pytest.mark.parametrize("kind", ["noise of every kind", "wrapped", "callback"])
+def test_hidden_generators_are_found(kind, after, tmp_path):
+    class Jitters(Callback):
+        own = None
+
+        def before_fit(self, learner):
+            self.own = torch.Generator().manual_seed(8)
+
+        def before_batch(self, learner):
+            learner.xb = learner.xb + torch.randn(learner.xb.shape, generator=self.own)
+
+    loader = {
+        "noise of every kind": lambda x, y: data.DataLoader(NoisyInMany(x, y), 16, shuffle=True),
+        "wrapped": lambda x, y: Wrapped(DataLoader(Dataset(x, y), 16, True, torch.Generator().manual_seed(2))),
+        "callback": None,
+    }[kind]
+
+    def checkpointed(path, *more):
+        return run([Jitters(), *more, Checkpoint(tmp_path / path, 2, resume=True)], loader=loader)
+
+    whole = checkpointed("whole")
+    with pytest.raises(KeyboardInterrupt):
+        checkpointed("c", InterruptAfter(after))
+    assert identical(checkpointed("c"), whole)
+
+
+def test_workers_that_stay_are_refused(tmp_path):
+    def loader(x, y):
+        return data.DataLoader(Dataset(x, y), 16, num_workers=1, persistent_workers=True)
+
+    with pytest.raises(ValueError, match="found persistent_workers=True, expected False"):
+        run([Checkpoint(tmp_path / "c")], loader=loader)
+
+
+@pytest.mark.parametrize("every", [None, 2])
+def test_a_run_that_was_stopped_is_whole_in_its_file(every, tmp_path):
+    def stopped(*more):
+        lr = dict(optim=lambda ps: torch.optim.SGD(ps, lr=3.0))
+        return run([KeepBest(), EarlyStopping(1), *more], n_epochs=30, **lr)
+
+    expected = stopped()
+    first = stopped(Checkpoint(tmp_path / "c", every, resume=True))
+    assert identical(first, expected) and len(first.history.epoch_ends) < 30
+    assert load_checkpoint(tmp_path / "c")["history"] == first.history.state_dict()
+    written = (tmp_path / "c").read_bytes()
+    again = stopped(Checkpoint(tmp_path / "c", every, resume=True))
+    assert identical(again, expected) and (tmp_path / "c").read_bytes() == written
+
+
+class CancelAfter(InterruptAfter):
+    "Cancel the training after so many mini-batches, in this process only."
+
+    def after_batch(self, learner):
+        if len(learner.history.losses) == self.batches:
+            raise CancelFit
+
+
+@pytest.mark.parametrize("after", [3, 5, 8])
+def test_a_run_that_was_cancelled_goes_on(after, tmp_path):
+    cancelled = run([CancelAfter(after), Checkpoint(tmp_path / "c", 2, resume=True)])
+    assert len(load_checkpoint(tmp_path / "c")["history"]["losses"]) == len(cancelled.history.losses) == after
+    assert identical(run([Checkpoint(tmp_path / "c", 2, resume=True)]), run())
+
+
+@pytest.mark.parametrize("event", ["before_batch", "after_loss", "after_backward"])
+def test_no_half_mini_batch_is_written(event, tmp_path):
+    def cancel(self, learner):
+        if len(learner.history.losses) >= 7:
+            raise CancelFit
+
+    run([type("Cancels", (Callback,), {event: cancel})(), Checkpoint(tmp_path / "c", 2, resume=True)])
+    assert identical(run([Checkpoint(tmp_path / "c", 2, resume=True)]), run())
+
+
+def test_cancelled_in_a_window_of_accumulation(tmp_path):
+    class Cancels(Callback):
+        def after_loss(self, learner):
+            if len(learner.history.losses) == 7:
+                raise CancelFit
+
+    run([Accumulate(3), Cancels(), Checkpoint(tmp_path / "c", 1, resume=True)])
+    assert identical(run([Accumulate(3), Checkpoint(tmp_path / "c", 1, resume=True)]), run([Accumulate(3)]))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_can_be_known_is_said_before_the_first_mini_batch(resume, tmp_path):
+    losses = []
+
+    class Counts(Callback):
+        def after_loss(self, learner): losses.append(1)  # fmt: skip
+
+    def attempt(path, **more):
+        return run([Counts(), Checkpoint(path, resume=resume)], **more)
+
+    with pytest.raises(FileNotFoundError, match="found no folder .*runs, expected one: os.makedirs"):
+        attempt(tmp_path / "runs" / "c")
+    with pytest.raises(IsADirectoryError, match="found a folder, expected the name of a file"):
+        attempt(tmp_path)
+
+    class Bare:
+        def __init__(self, parameters): pass  # fmt: skip
+        def step(self): pass  # fmt: skip
+        def zero_grad(self): pass  # fmt: skip
+
+    with pytest.raises(TypeError, match="found a Bare without state_dict, expected an optimiser that can be saved"):
+        attempt(tmp_path / "c", optim=Bare)
+    assert losses == []
+
+
+def test_the_last_few_files_are_kept(tmp_path):
+    run([Checkpoint(tmp_path / "c", keep=3)], n_epochs=5)
+    files = {path.name: len(load_checkpoint(path)["history"]["epoch_ends"]) for path in tmp_path.iterdir()}
+    assert files == {"c": 5, "c.1": 4, "c.2": 3}
+    whole = (tmp_path / "c").read_bytes()
+    (tmp_path / "c").write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match="damaged: take an older one, .*c.1$"):
+        load_checkpoint(tmp_path / "c")
+    os.replace(tmp_path / "c.1", tmp_path / "c")
+    resumed = run([Checkpoint(tmp_path / "c", keep=3, resume=True)], n_epochs=5)
+    assert identical(resumed, run(n_epochs=5))
+
+
+def test_a_full_disk_keeps_the_old_file_and_no_half_one(tmp_path):
+    save_checkpoint(tmp_path / "c", {"n": 1})
+    full = OSError(28, "No space left on device")
+    with mock.patch.object(os, "fsync", side_effect=full), pytest.raises(OSError, match="No space left on device.*c'"):
+        save_checkpoint(tmp_path / "c", {"n": 2})
+    assert load_checkpoint(tmp_path / "c") == {"n": 1} and os.listdir(tmp_path) == ["c"]
+
+
+WRITES = """
+import sys
+from exp.nb_09 import *
+for n in range(150):
+    save_checkpoint(sys.argv[1], {"n": n, "weights": torch.full((999,), n)}, check=False)
+    load_checkpoint(sys.argv[1])
+"""
+
+
+def test_two_processes_with_one_path_never_publish_half_a_file(tmp_path):
+    path = tmp_path / "c"
+    both = [subprocess.Popen([sys.executable, "-c", WRITES, str(path)]) for _ in range(2)]
+    while any(process.poll() is None for process in both):
+        if path.exists():
+            state = load_checkpoint(path)
+            assert (state["weights"] == state["n"]).all()
+    assert [process.returncode for process in both] == [0, 0] and os.listdir(tmp_path) == ["c"]
+
+
+@pytest.mark.parametrize("value, name", [(Path("x"), "PosixPath|WindowsPath"), (lambda: 1, "method"), (range(3), "range")])
+def test_the_place_of_what_is_no_data_is_named(value, name, tmp_path):
+    class Holds(Callback):
+        state_names = ("n",)
+        n = value
+
+    with pytest.raises(TypeError, match=rf"c: found ({name}) at state\['callbacks'\]\[0\]\['n'\], expected tensors"):
+        run([Holds(), Checkpoint(tmp_path / "c")])
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_metrics_are_refused_at_once(tmp_path):
+    run([Metrics(acc=accuracy), Checkpoint(tmp_path / "c")])
+    with pytest.raises(ValueError, match=r"Metrics: found the names \['acc'\], expected \['top1'\]"):
+        run([Metrics(top1=accuracy), Checkpoint(tmp_path / "c", resume=True)], n_epochs=5)
+
+
+def test_the_number_of_steps_goes_on(tmp_path):
+    run([Checkpoint(tmp_path / "c")], n_epochs=2)
+    assert run([Checkpoint(tmp_path / "c", resume=True)], n_epochs=3).step == 15
+
+
+def test_validation_may_be_added(tmp_path):
+    run([Checkpoint(tmp_path / "c")], n_epochs=2, valid=False)
+    learner = run([Checkpoint(tmp_path / "c", resume=True)], n_epochs=3)
+    rows = epoch_table(learner.history).rows[1:]
+    assert len(rows) == 3 and [row[2] == "–" for row in rows] == [True, True, False]
 
 
 def test_no_checkpoint_is_overwritten_or_followed(tmp_path):
@@ -242,8 +452,9 @@ def test_any_scheduler_survives_a_checkpoint(name, tmp_path):
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="every: found 0, expected 1 or more"):
-        Checkpoint("x", every=0)
+    for name, words in (("every", ", or None: only after each epoch"), ("keep", "$")):
+        with pytest.raises(ValueError, match=f"{name}: found 0, expected 1 or more{words}"):
+            Checkpoint("x", **{name: 0})
 
 
 def test_saving_observes(tmp_path):

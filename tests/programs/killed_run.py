@@ -97,9 +97,9 @@ def kill_and_resume(folder, number, delay, whole):
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    state = load_checkpoint(path) if path.exists() else {"history": {"losses": []}, "batch": 0}
+    state = load_checkpoint(path) if path.exists() else {"history": {"losses": []}, "marks": []}
     report = {"killed": os.WIFSIGNALED(status), "delay": delay, "batches": len(state["history"]["losses"]),
-              "in the epoch": state["batch"], "in a write": Path(f"{path}.part").exists()}  # fmt: skip
+              "in the epoch": len(state["marks"]), "in a write": any(folder.glob(f"{number}.*.part"))}  # fmt: skip
     os.waitpid(fork(path, result), 0)
     resumed = torch.load(result, weights_only=True)
     return report | {part: equal(resumed[part], whole[part]) for part in whole}
