@@ -31,6 +31,7 @@ def _numpy():
     "Return NumPy if it is loaded, else None."
     return sys.modules.get("numpy")
 
+# %% ../nbs/09_runs_that_survive.ipynb #0c409bd0
 def _as_data(state):
     "Return a state with lists in place of NumPy's arrays: only data can be loaded again."
     if isinstance(state, dict):
@@ -116,12 +117,14 @@ import re
 _FIRST_LINE = b"exp.nb_09 checkpoint, version 1\n"
 _DATA = "expected tensors, numbers, strings, and lists, tuples, dictionaries of them"
 
+# %% ../nbs/09_runs_that_survive.ipynb #83742b5c
 def _pack(state):
     "Return the bytes that `torch.save` writes."
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()
 
+# %% ../nbs/09_runs_that_survive.ipynb #c64770c1
 def _unpack(body):
     "Load bytes that `torch.save` made, if they hold nothing but data."
     return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
@@ -199,6 +202,7 @@ def _checksum(batch):
         batch = [_checksum(part) for part in parts]
     return zlib.crc32(repr(batch).encode())
 
+# %% ../nbs/09_runs_that_survive.ipynb #3345c0e3
 def _mark(learner, batch):
     "Tell a mini-batch from others: by its samples, and a checksum of its targets."
     _, yb = learner.split(batch)
@@ -239,11 +243,13 @@ def _stateful(callbacks):
     own = Callback.state_dict
     return [c for c in callbacks if c.state_names or type(c).state_dict is not own]
 
+# %% ../nbs/09_runs_that_survive.ipynb #8d423a9d
 def _rates(optim):
     "List the learning rates that an optimiser was made with, as far as it says."
     groups = getattr(optim, "param_groups", [{"lr": getattr(optim, "lr", None)}])
     return [group.get("initial_lr", group["lr"]) for group in groups]
 
+# %% ../nbs/09_runs_that_survive.ipynb #863487ed
 def _data(loader):
     "Describe where mini-batches come from, as far as a loader says."
     samplers = [getattr(loader, name, None) for name in ("sampler", "batch_sampler")]

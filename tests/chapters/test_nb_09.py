@@ -383,7 +383,7 @@ def test_two_processes_with_one_path_never_publish_half_a_file(tmp_path):
     assert [process.returncode for process in both] == [0, 0] and os.listdir(tmp_path) == ["c"]
 
 
-@pytest.mark.parametrize("value, name", [(Path("x"), "PosixPath|WindowsPath"), (lambda: 1, "method"), (range(3), "range")])
+@pytest.mark.parametrize("value, name", [(Path("x"), ".*Path"), (lambda: 1, "method"), (range(3), "range")])
 def test_the_place_of_what_is_no_data_is_named(value, name, tmp_path):
     class Holds(Callback):
         state_names = ("n",)
