@@ -94,6 +94,7 @@ def _check_loader(loader):
     if isinstance(loader, (list, tuple)) and loader and isinstance(loader[0], torch.Tensor):
         raise TypeError(f"found a {kind} of tensors, expected mini-batches: [(xb, yb)]")
 
+# %% ../nbs/02_minibatch_training.ipynb #8274947b
 def evaluate(
     dataloader,   # yields mini-batches (xb, yb)
     model,        # returns logits [..., classes] for xb, in whatever mode it is
@@ -101,6 +102,8 @@ def evaluate(
 ) -> tuple:       # mean loss and accuracy over all labels
     "Evaluate a model on a whole set, each label once. Raise `ValueError`, `TypeError`."
     _check_loader(dataloader)
+    order = getattr(dataloader, "generator", None)
+    before = order and order.get_state()
     n = loss = right = 0
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for xb, yb in dataloader:
@@ -108,6 +111,8 @@ def evaluate(
             loss += yb.numel() * criterion(logits, yb).item()
             right += _hits(logits, yb).sum().item()
             n += yb.numel()
+    if order:
+        order.set_state(before)
     if not n:
         raise ValueError("found no mini-batch to evaluate: "
                          "is the data loader an iterator that is used up?")
