@@ -438,5 +438,6 @@ def fit(
             optim.step()
         history.end_epoch()
         if valid is not None:
-            history.validate(*evaluate(valid, model.eval(), criterion))
+            model.eval()
+            history.validate(*evaluate(valid, model, criterion))
     return history

@@ -137,13 +137,14 @@ BUGS = [
         "            yield self.dataset[slice(i, i+bs)]"),
     # fit
     Bug("validation on the training data",
-        "evaluate(valid, model.eval(), criterion))", "evaluate(dataloader, model.eval(), criterion))"),
+        "            model.eval()\n            history.validate(*evaluate(valid, model",
+        "            model.eval()\n            history.validate(*evaluate(dataloader, model"),
     Bug("the second epoch trained in evaluation mode",
         "    for _ in range(n_epochs):\n        model.train()\n", "    model.train()\n    for _ in range(n_epochs):\n", "def fit("),
     Bug("validation in training mode",
-        "evaluate(valid, model.eval(), criterion))", "evaluate(valid, model, criterion))"),
+        "            model.eval()\n            history.validate(", "            history.validate("),
     Bug("validation trains too",
-        "            history.validate(*evaluate(valid, model.eval(), criterion))\n    return",
-        "            history.validate(*evaluate(valid, model.eval(), criterion))\n"
+        "            model.eval()\n            history.validate(*evaluate(valid, model, criterion))\n    return",
+        "            model.eval()\n            history.validate(*evaluate(valid, model, criterion))\n"
         "            [optim.step() for xb, yb in valid]\n    return"),
 ]
