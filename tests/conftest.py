@@ -229,7 +229,7 @@ def executed(once, package):
 
 @pytest.fixture(scope="session")
 def planted(once):
-    "Return a function: chapter → what caught each of its planted bugs."
+    "Return a function: chapter → what caught each of its planted bugs, and which cells cannot be run twice."
 
     def make(chapter, folder):
         (folder / "found.json").write_text(json.dumps(bugs.find(chapter)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Plant bugs in the chapters, one at a time, and see which of a chapter's own checks catches each.
+"""Plant bugs in the chapters, one at a time, and see which of a chapter's own checks catches each; run cells twice.
 
     python -m tools.bugs              all chapters: store what caught each bug beside the table of the bugs
     python -m tools.bugs 02           these;  -v shows the messages too
@@ -7,6 +7,8 @@ A bug is a small patch of a chapter's live code. The bugs of chapter NN stand in
 in `nb_NN.json`. The cells of a chapter run in order in one process, with warnings as errors. At the cell where a bug
 belongs, the process forks; its child runs the patched cell and what follows, until a cell raises. What counts as
 caught: an assertion, a verdict, or a refusal by the chapter's own code. A mere crash inside a library does not count.
+
+Without a bug, each cell runs twice before the next one, as readers do: it has to bear that.
 """
 
 import ast
@@ -118,11 +120,14 @@ def child(shell, sources, at, bug, headings):
 
 
 def plant(chapter, bugs):
-    "Run a chapter with each of its bugs, one at a time; list what caught them. In a process of its own: see `find`."
+    """Run a chapter with each bug, one at a time, and without, each cell twice; `find` does so in a process of its own.
+
+    Return what caught the bugs, and [number of the cell, error] for each cell that raises when it is run again.
+    """
     sources, headings = [cell.source for cell in chapter.code_cells], chapter.sections
     places = {bug: locate(sources, bug) for bug in bugs}
-    shell, out, running = start_shell(), tempfile.mkdtemp(), []
-    for number in range(max(places.values(), default=-1) + 1):  # what stands below the last bug runs in its child
+    shell, out, running, again = start_shell(), tempfile.mkdtemp(), [], []
+    for number in range(len(sources)):
         for index, bug in enumerate(bugs):
             if places[bug] != number:
                 continue
@@ -133,16 +138,20 @@ def plant(chapter, bugs):
                 told = child(shell, sources, number, bug, headings)
                 Path(out, str(index)).write_text(json.dumps(told), encoding="utf-8")
                 os._exit(0)
-        raised = run_from(shell, sources[: number + 1], number)
-        if raised:
+        if raised := run_from(shell, sources[: number + 1], number):
             raise RuntimeError(f"{chapter.path.name}: without any bug, cell {number + 1} raises {raised[1]!r}")
+        if raised := run_from(shell, sources[: number + 1], number):
+            again.append([number + 1, f"{type(raised[1]).__name__}: {raised[1]}"[:300]])
     for pid in running:
         os.waitpid(pid, 0)
-    return [json.loads(Path(out, str(index)).read_text(encoding="utf-8")) for index in range(len(bugs))]
+    return [json.loads(Path(out, str(index)).read_text(encoding="utf-8")) for index in range(len(bugs))], again
 
 
 def find(chapter, bugs=None):
-    "Plant bugs (its own, if none are given) in a chapter, in a new process; list what caught them."
+    """Plant bugs (its own, if none are given) in a chapter, in a new process.
+
+    Return what caught them, and [number of the cell, error] for each cell that raises when it is run again.
+    """
     quiet = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryDirectory() as empty:
         given, found = Path(empty, "bugs.json"), Path(empty, "found.json")
@@ -167,9 +176,11 @@ def caught(row):
 
 def refresh(chapter, verbose=False):
     "Plant the bugs of a chapter, store and print what caught them; return the rows."
-    rows = find(chapter)
+    rows, again = find(chapter)
     text = json.dumps(stable(rows), indent=1, ensure_ascii=False) + "\n"
     (TABLES / f"{chapter.module}.json").write_text(text, encoding="utf-8")
+    for number, error in again:
+        print(f"{chapter.number} ✗ cell {number} cannot be run twice: {error}")
     for row in rows:
         mark, check = "  " if caught(row) else "✗ ", row["check"].partition("\n")[0]
         print(f"{chapter.number} {mark}{row['bug']}: {row['by']}  {check}")

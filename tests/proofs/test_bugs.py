@@ -1,16 +1,27 @@
-"""Planted bugs: each is a small patch of a chapter's live code, and one of the chapter's own checks must catch it."""
+"""Planted bugs: each is a small patch of a chapter's live code, and one of the chapter's own checks must catch it.
 
+Without a bug, every cell may be run twice in a row, as readers do: none changes what it reads.
+"""
+
+import nbformat
 import pytest
 
 from tools import bugs
-from tools.chapters import chapter as chapter_of
+from tools.chapters import Chapter
 
 
 def test_every_planted_bug_is_caught_by_a_check_of_the_chapter(chapter, planted, record_property):
-    found = planted(chapter)
+    found, _ = planted(chapter)
     assert [row for row in found if not bugs.caught(row)] == []
     assert bugs.stable(found) == bugs.stored(chapter), "run `make bugs`"
     record_property("bugs caught", len(found))
+
+
+def test_every_cell_may_be_run_twice_in_a_row(chapter, planted):
+    first_lines = [cell.source.partition("\n")[0] for cell in chapter.code_cells]
+    _, again = planted(chapter)
+    words = [f"cell {n} ({first_lines[n - 1]!r}): {error}" for n, error in again]
+    assert words == []
 
 
 def test_every_chapter_has_bugs_to_catch(chapter):
@@ -18,10 +29,28 @@ def test_every_chapter_has_bugs_to_catch(chapter):
     assert len(set(names)) == len(names) >= 12
 
 
-def test_what_nothing_notices_is_called_uncaught():
-    harmless = bugs.Bug("a remark", "    torch.manual_seed(seed)", "    torch.manual_seed(seed)  # PyTorch too")
-    crash = bugs.Bug("a method that does not exist", "    torch.manual_seed(seed)", "    torch.manual_leap(seed)")
-    assert [row["by"] for row in bugs.find(chapter_of("00"), [harmless, crash])] == ["nothing", "a crash"]
+def small_chapter(folder, *cells):
+    "Write a notebook with these code cells; return it as a chapter."
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, folder / "00_small.ipynb")
+    return Chapter(folder / "00_small.ipynb")
+
+
+def test_what_nothing_notices_is_called_uncaught(tmp_path):
+    chapter = small_chapter(tmp_path, "import math\n\ndef double(x):\n    return 2 * x", "assert double(3) == 6")
+    planted = [
+        bugs.Bug("a remark", "    return 2 * x", "    return 2 * x  # twice"),
+        bugs.Bug("a function that does not exist", "    return 2 * x", "    return math.double(x)"),
+        bugs.Bug("three times", "    return 2 * x", "    return 3 * x"),
+        bugs.Bug("a check that is gone", "assert double(3) == 6", "double(3)"),
+    ]
+    found, again = bugs.find(chapter, planted)
+    assert [row["by"] for row in found] == ["nothing", "a crash", "an assertion", "nothing"] and again == []
+
+
+def test_a_cell_that_changes_what_it_reads_is_named(tmp_path):
+    cells = ["x = [3, 4]", "y = x.pop(0)\nassert y == 3", "x = [3, 4]", "import os\nos.rmdir(os.mkdir('new') or 'new')"]
+    assert bugs.find(small_chapter(tmp_path, *cells), []) == [[], [[2, "AssertionError: "]]]
 
 
 def test_a_patch_must_fit_the_code():
