@@ -438,6 +438,5 @@ def fit(
             optim.step()
         history.end_epoch()
         if valid is not None:
-            model.eval()
-            history.validate(*evaluate(valid, model, criterion))
+            history.validate(*evaluate(valid, model.eval(), criterion))
     return history

@@ -229,7 +229,7 @@ def _skip_batches(
                              "data, or random numbers where nobody finds them?")
     if len(marks) < n:
         raise ValueError(f"Checkpoint: found {len(marks)} mini-batches in the epoch, "
-                         f"expected {n} or more, as when it was saved. Has the data changed?")
+                         f"expected {n} or more, as it was saved. Has the data changed?")
     if n:
         set_random_state(rng_state, sources)
     yield from batches

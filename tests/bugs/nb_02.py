@@ -137,14 +137,13 @@ BUGS = [
         "            yield self.dataset[slice(i, i+bs)]"),
     # fit
     Bug("validation on the training data",
-        "            model.eval()\n            history.validate(*evaluate(valid, model",
-        "            model.eval()\n            history.validate(*evaluate(dataloader, model"),
+        "evaluate(valid, model.eval(), criterion))", "evaluate(dataloader, model.eval(), criterion))"),
     Bug("the second epoch trained in evaluation mode",
         "    for _ in range(n_epochs):\n        model.train()\n", "    model.train()\n    for _ in range(n_epochs):\n", "def fit("),
     Bug("validation in training mode",
-        "            model.eval()\n            history.validate(", "            history.validate("),
+        "evaluate(valid, model.eval(), criterion))", "evaluate(valid, model, criterion))"),
     Bug("validation trains too",
-        "            model.eval()\n            history.validate(*evaluate(valid, model, criterion))\n    return",
-        "            model.eval()\n            history.validate(*evaluate(valid, model, criterion))\n"
+        "            history.validate(*evaluate(valid, model.eval(), criterion))\n    return",
+        "            history.validate(*evaluate(valid, model.eval(), criterion))\n"
         "            [optim.step() for xb, yb in valid]\n    return"),
 ]

@@ -10,6 +10,21 @@ import symtable
 from tools.chapters import code_lines
 from tools.export import is_method_of
 
+WIDTH = 92  # characters in a line of code: more are cut off on the site and in JupyterLab on a laptop
+
+
+def test_a_chapter_keeps_its_budget(chapter):
+    assert len(chapter.cells) <= 260
+    wide = [line for cell in chapter.code_cells for line in cell.source.splitlines() if len(line) > WIDTH]
+    assert wide == [], f"over {WIDTH} characters"
+
+
+def test_a_chapter_has_pictures_of_ideas(chapter):
+    pictures = [output for _, output in chapter.outputs if "image/png" in output.get("data", {})]
+    words = [picture.metadata["image/png"]["alt"] for picture in pictures]
+    ideas = [alt for alt in words if not alt.startswith("Line charts of")]  # those are what a run recorded
+    assert len(ideas) >= 4, ideas
+
 
 def test_cells_are_short(chapter):
     lengths = {cell.source: len(code_lines(cell)) for cell in chapter.code_cells if code_lines(cell)}

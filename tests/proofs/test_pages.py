@@ -194,7 +194,7 @@ def test_weights(site, soups):
 
     assert weight("index.html") <= 300_000
     for chapter in CHAPTERS:
-        assert weight(f"chapters/{chapter.stem}.html") <= 1_000_000
+        assert weight(f"chapters/{chapter.stem}.html") <= 800_000
 
 
 def test_the_playground_has_every_run(site, soups):
