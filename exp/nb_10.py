@@ -28,8 +28,8 @@ class ShuffleSampler:
         n,                # how many samples there are, 1 or more
         generator=None,   # a `torch.Generator`; None: a new one each pass, seeded at random
     ):
-        if n < 1:
-            raise ValueError(f"n: found {n}, expected 1 or more")
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"n: found {n}, expected 1 or more, whole: len(dataset)")
         self.n, self.generator = n, generator
 
     def __len__(self):
@@ -47,7 +47,10 @@ class ShuffleSampler:
 def collate(
     samples: list,   # (x, y), all of the same shape; y a tensor or a number
 ) -> tuple:          # xb [n, …], yb [n]
-    "Stack samples; see `torch.utils.data.default_collate`. `ValueError` if shapes differ."
+    "Stack samples; see `torch.utils.data.default_collate`. `ValueError`, `TypeError`."
+    kinds = {type(x).__name__ for x, _ in samples if not isinstance(x, torch.Tensor)}
+    if kinds:
+        raise TypeError(f"found inputs of type {sorted(kinds)}, expected tensors")
     shapes = {tuple(x.shape) for x, _ in samples}
     if len(shapes) != 1:
         raise ValueError(f"found samples of shapes {sorted(shapes)}, expected one shape: "

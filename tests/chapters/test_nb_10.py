@@ -197,8 +197,11 @@ def test_untouched_notices_what_is_changed_in_place():
 
 
 def test_what_cannot_be_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="n: found 0, expected 1 or more"):
-        ShuffleSampler(0)
+    for n in (0, 2.5):
+        with pytest.raises(ValueError, match=f"n: found {n}, expected 1 or more, whole"):
+            ShuffleSampler(n)
+    with pytest.raises(TypeError, match=r"found inputs of type \['float'\], expected tensors"):
+        collate([(1.5, 0), (torch.ones(2), 1)])
     with pytest.raises(ValueError, match="batch_size: found 2.5, expected 1 or more, whole"):
         SampleLoader([1], [0], batch_size=2.5)
     (tmp_path / "short").write_bytes(bytes(11))
@@ -208,10 +211,11 @@ def test_what_cannot_be_is_refused(tmp_path):
         SampleLoader([1], [0], batch_size=0)
 
 
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("after", [1, 5, 8])
-def test_a_run_that_is_fed_by_hand_resumes(after, tmp_path):
+def test_a_run_that_is_fed_by_hand_resumes(after, own, tmp_path):
     def by_hand(x, y):
-        return SampleLoader(Dataset(x, y), ShuffleSampler(70, torch.Generator().manual_seed(1)), 16)
+        return SampleLoader(Dataset(x, y), ShuffleSampler(70, torch.Generator().manual_seed(1) if own else None), 16)
 
     def checkpointed(*others):
         return run([*others, Checkpoint(tmp_path / "c", every=2, resume=True)], loader=by_hand)
