@@ -29,19 +29,7 @@ WIDTHS, THEMES = (1300, 390), ("light", "dark")
 # What axe looks at, as it takes most of these tests' time: colours depend on the theme, structure on the width.
 COLOURS, STRUCTURE = {"runOnly": ["color-contrast"]}, {"rules": {"color-contrast": {"enabled": False}}}
 AXE = {(1300, "light"): {}, (1300, "dark"): COLOURS, (390, "light"): STRUCTURE}
-# Most elements of a page are code tokens, thousands of a few kinds. Keep one of each kind, and let the others be plain
-# text: what axe finds in one, it would find in all.
-THIN_TOKENS = """() => {
-    const seen = new Set();
-    let dropped = 0;
-    for (const token of document.querySelectorAll(".highlight pre *")) {
-        const kind = [token.tagName, token.className, token.parentElement.className,
-                      token.closest(".highlight").parentElement.className, token.tabIndex].join("|");
-        if (seen.has(kind)) { token.replaceWith(...token.childNodes); dropped += 1; }
-        seen.add(kind);
-    }
-    return [seen.size, dropped];
-}"""
+THIN = (ROOT / "tests" / "programs" / "thin.js").read_text(encoding="utf-8")
 # Click one fold after the other, all but the first; after each click, list those that are open.
 UNFOLD = """folds => folds.map((fold, number) => {
     if (number) fold.querySelector("summary").click();
@@ -107,6 +95,7 @@ def test_no_page_or_style_names_something_on_another_host(site, soups):
 
 @pytest.mark.all_chapters
 def test_internal_links_and_anchors_lead_somewhere(site, soups):
+    anchors = {name: {tag["id"] for tag in soup.find_all(id=True)} for name, soup in soups.items()}
     for name, soup in soups.items():
         for tag in soup.find_all("a", href=True):
             target, anchor = urldefrag(tag["href"])
@@ -115,8 +104,17 @@ def test_internal_links_and_anchors_lead_somewhere(site, soups):
             path = (site / name).parent / unquote(target) if target else site / name
             assert path.resolve().exists(), f"{name}: {tag['href']}"
             if anchor and path.suffix == ".html":
-                page = soups[path.resolve().relative_to(site.resolve()).as_posix()]
-                assert page.find(id=unquote(anchor)), f"{name}: {tag['href']}"
+                page = path.resolve().relative_to(site.resolve()).as_posix()
+                assert unquote(anchor) in anchors[page], f"{name}: {tag['href']}"
+
+
+def test_ids_are_unique_and_links_and_buttons_have_names(soups):
+    for name, soup in soups.items():
+        ids = [tag["id"] for tag in soup.select("main [id]")]
+        assert len(ids) == len(set(ids)), f"{name}: {[i for i in ids if ids.count(i) > 1][:3]}"
+        for tag in soup.select("main a[href], main button, main summary"):
+            named = tag.get_text(strip=True) or tag.get("aria-label") or tag.get("title") or tag.select("img[alt]")
+            assert named, f"{name}: {tag}"
 
 
 @pytest.mark.all_chapters
@@ -283,29 +281,31 @@ def test_a_page_takes_the_readers_theme(theme, browser, address):
 
 
 def look(page, options):
-    "Have axe look at a page, at one code token of each kind; list what it finds."
-    page.evaluate(THIN_TOKENS)
+    "Have axe look at a page, at one element of each kind; list what it finds."
+    page.evaluate(THIN)
     return Axe().run(page, options={"preload": False} | options).response["violations"]
 
 
 @pytest.mark.browser
-def test_a_bad_colour_in_one_kind_of_token_is_found(browser, address, site, proved):
-    "One kind of token among thousands gets a colour that cannot be read: the thinned page shows it, in each theme."
+@pytest.mark.parametrize("theme, block", [("light", "main td"), ("dark", "main details > summary")])
+def test_a_bad_colour_in_one_kind_of_element_is_found(theme, block, browser, address, site, proved):
+    "One kind among thousands of tokens, and of blocks, gets a colour that cannot be read: the thinned page shows both."
     name = "chapters/02_minibatch_training"
-    if proved(*shown_by(site, name)):
+    if proved(theme, *shown_by(site, name)):
         return
-    for theme in ("light", "dark"):
-        page, _ = open_page(browser, f"{address}{name}.html", 1300, theme)
-        kinds = page.evaluate("() => [...new Set([...document.querySelectorAll('.highlight pre span[class]')]"
-                              ".map(token => token.className))]")
-        bad = kinds[len(kinds) // 2]
-        faint = "{ color: rgba(128, 128, 128, 0.15) !important }"
-        page.add_style_tag(content=f'.highlight pre span[class="{bad}"] {faint}')
-        found = look(page, COLOURS)
-        assert [v["id"] for v in found] == ["color-contrast"] and f'class="{bad}"' in found[0]["nodes"][0]["html"]
-        before = page.evaluate("document.querySelectorAll('.highlight pre *').length")
-        assert before < 1_000, "the tokens were not thinned"
-        page.context.close()
+    page, _ = open_page(browser, f"{address}{name}.html", 1300, theme)
+    kinds = page.evaluate("() => [...new Set([...document.querySelectorAll('.highlight pre span[class]')]"
+                          ".map(token => token.className))]")
+    token = f'.highlight pre span[class="{kinds[len(kinds) // 2]}"]'
+    page.add_style_tag(content=f"{token}, {block} {{ color: rgba(128, 128, 128, 0.15) !important }}")
+    [found] = look(page, COLOURS)
+    assert found["id"] == "color-contrast"
+    blamed = [node["html"] for node in found["nodes"]]
+    assert any(kinds[len(kinds) // 2] in html for html in blamed)
+    assert any(re.match(rf"<{re.findall('[a-z]+', block)[-1]}[ >]", html) for html in blamed)
+    before, after = page.evaluate(THIN)
+    assert before < 3_000, "the page was not thinned"
+    page.context.close()
 
 
 @pytest.mark.browser
