@@ -171,7 +171,7 @@ def below(module, root=ROOT):
 
 def code_cells(notebook):
     "List the code cells of a notebook."
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in notebook.cells if cell["cell_type"] == "code"]
 
 
 def code_lines(cell):

@@ -100,11 +100,12 @@ def differences(stored, fresh, name):
     found, ran = [], stored.metadata.get("ran", {})
     olds, news = code_cells(stored), code_cells(fresh)
     for index, (old, new) in enumerate(itertools.zip_longest(olds, news), 1):
-        if old is None or new is None or old.source != new.source:
+        if old is not new and (old is None or new is None or old.source != new.source):
             found = [f"{first_line(cell)!r}" if cell else NOTHING for cell in (old, new)]
             return [f"{name}, code cell {index}, line 1: stored {found[0]}, run {found[1]}: other code than was run"]
     for index, (old, new) in enumerate(zip(olds, news), 1):
-        edited, differ = ran.get(old.id) != digest(old.source), old.outputs != new.outputs
+        edited = ran.get(old["id"]) != digest(old["source"])
+        differ = old is not new and old.outputs != new.outputs
         if edited or differ:
             where = f"{name}, code cell {index} ({first_line(old)!r})"
             found += [f"{where}: was edited after it ran, or was never run"] if edited else []

@@ -189,6 +189,7 @@ def install_pinned(command, pins):
 def install(extra):
     "Install the project with an extra, in the pinned versions where they exist for this Python."
     command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--editable", ".[{}]".format(extra)]
+    command += ["--no-compile"]  # half of what is installed is never imported; Python compiles the rest when it is
     pins, torch = pinned(), torch_here()
     if "+" in torch:  # 2.14.1+cpu, for example: chosen by hand, since what pip takes by itself has no label
         print("PyTorch {} lies in .venv and stays.".format(torch), flush=True)

@@ -48,6 +48,8 @@ def accuracy(
     "verdict = same(new, old)\nverdict",
     "ledger([(loop, old, None), (shorter, new, verdict)])",
     'old.plot()',
+    "def idea(words):\n    return Picture(canvas(height=1)[0], f'An empty picture that stands for {words}.')",
+    *(f"idea('the {word} idea')" for word in ("first", "second", "third", "fourth")),
 ]
 BUGS = '''"""The tiny chapter."""
 
@@ -71,10 +73,24 @@ def write(path, text):
     path.write_text(text, encoding="utf-8")
 
 
-def python(root, *arguments):
-    "Run Python in the copy; return what it says."
+# What the commands of the Makefile do, in one process.
+MAKE = """
+from tools import bugs, chapters, export, outputs
+export.main()
+outputs.refresh(chapters.chapter("16"))
+bugs.refresh(chapters.chapter("16"))
+"""
+PROVE = """
+import sys, pytest
+asked, those = ["--chapter", "16", "-q", "-p", "no:cacheprovider"], ["tests/chapters", "tests/proofs/test_form.py"]
+sys.exit(pytest.main([*asked, "--collect-only"]) or pytest.main([*asked, *those]))
+"""
+
+
+def python(root, code):
+    "Run code in the copy; return what it prints."
     own = {**os.environ, "PYTHONPATH": str(root), "CI": "true"}
-    command = [sys.executable, *arguments]
+    command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=root, env=own, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -100,12 +116,9 @@ def grown(once, copy_project):
         write(root / "README.md", readme.replace("\n| 00 |", f"\n{row}\n| 00 |"))
         settings = (root / "settings.ini").read_text(encoding="utf-8")
         write(root / "settings.ini", settings.replace("repository =", "repository = https://github.com/some/body"))
-        for tool in (["tools.export"], ["tools.outputs", "16"], ["tools.bugs", "16"]):
-            python(root, "-m", *tool)
+        python(root, MAKE)
         build_site(root, folder)
-        command = ["-m", "pytest", "--chapter", "16", "--collect-only", "-q", "-p", "no:cacheprovider"]
-        write(folder / "collected.txt", python(root, *command))
-        python(root, *command[:4], "-q", "tests/chapters", "tests/proofs/test_form.py")
+        write(folder / "collected.txt", python(root, PROVE))
 
     inputs = [*kept.inputs_of_site(), kept.ROOT / "tests"]
     folder = once("grown", make, inputs)
