@@ -25,13 +25,17 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 suppress_warnings = ["myst.header"]  # an exercise's title is two levels below the chapter's
 
-html_math_renderer = "katex"
+html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_title = project
+html_baseurl = settings.get("address", "").strip()  # where the site is published: canonical links, a sitemap
+html_baseurl += "" if not html_baseurl or html_baseurl.endswith("/") else "/"
+sharing = {key: settings.get(key, "").strip() for key in ("description", "repository")} | {"address": html_baseurl}
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
-html_js_files = ["site.js"]
+html_css_files = ["site.css", "series.css"]
+html_js_files = ["site.js", ("series.js", {"defer": "defer"})]
+templates_path = ["_templates"]
 html_show_sphinx = False
 html_context = {"default_mode": "auto"}
 html_sidebars = {"**": ["search-button-field.html", "sbt-sidebar-nav.html"]}
@@ -42,6 +46,8 @@ html_theme_options = {
     "use_download_button": True,
     "use_fullscreen_button": False,
     "home_page_in_toc": True,
+    "article_footer_items": ["page-links.html"],
+    "footer_content_items": ["copyright.html"],
 }
 if settings["repository"]:
     html_theme_options |= {

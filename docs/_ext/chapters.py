@@ -88,10 +88,33 @@ def description(output, where):
     return alt
 
 
+def proved(notebook):
+    """Return {index of a cell: n} for the cells that show the verdict on the n-th version of the loop.
+
+    For the first, which has none before it, the cell that defines it.
+    """
+    told = [
+        (index, output["data"][DATA])
+        for index, cell in enumerate(notebook["cells"])
+        for output in cell.get("outputs", ())
+        if DATA in output.get("data", {})
+    ]
+    rows = next((data["rows"] for _, data in reversed(told) if data["kind"] == "ledger"), [])
+    found = {}
+    for number, row in enumerate(rows, 1):
+        shown = [index for index, data in told if data["kind"] == "verdict" and data["new"] == row["step"]]
+        if number == 1:
+            first = row["source"].splitlines()[0]
+            cells = enumerate(notebook["cells"])
+            shown = [index for index, cell in cells if "outputs" in cell and first in "".join(cell["source"])]
+        found |= {index: number for index in shown[:1]}
+    return found
+
+
 def rewrite(notebook, where=""):
     "Return a notebook as its directives want it to be shown."
-    module, cells = "", []
-    for cell in notebook["cells"]:
+    module, cells, loops = "", [], proved(notebook)
+    for index, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "code":
             found, cell["source"] = directives(cell)
             module = found.get("default_exp", module)
@@ -99,6 +122,7 @@ def rewrite(notebook, where=""):
                 continue
             tags = [tag for (name, value), tag in TAGS.items() if found.get(name) == value]
             tags += ["exported", f"exp-{module}"] if found.keys() & {"export", "exports"} else []
+            tags += [f"version-{loops[index]}"] if index in loops else []
             alt = [description(o, where) for o in cell["outputs"] if "image/png" in o.get("data", {})]
             if len(alt) > 1:
                 raise ExtensionError(f"{where}: found a cell with {len(alt)} figures, expected one and its description")

@@ -1,15 +1,9 @@
-// Formulas, scrolling by keyboard, stepping through the loops, choosing a run. Every page reads well without.
+// Scrolling by keyboard, stepping through the loops, choosing a run. Every page reads well without.
 const make = (tag, properties = {}, ...children) => {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 };
-
-function formulas() {
-  for (const math of document.querySelectorAll(".math")) {
-    katex.render(math.textContent, math, { displayMode: math.tagName === "DIV", throwOnError: false });
-  }
-}
 
 // Show one version of the loop at a time; arrow keys or buttons lead to the next.
 function loops() {
@@ -70,7 +64,6 @@ function playground() {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  formulas();
   for (const box of document.querySelectorAll("pre, .cell_output table, figure")) box.tabIndex = 0;
   loops();
   playground();
