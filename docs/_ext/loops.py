@@ -59,19 +59,25 @@ def write_stubs(folder, pattern, wanted):
             path.write_text(text, encoding="utf-8")
 
 
+STEPPER = """<div class="stepper js-only"><button type="button" disabled>← before</button>
+<button type="button">next →</button><p role="status">version 1 of {n}</p></div>"""
+
+
 class Loops(Directive):
-    "Show every version of a chapter's loop; `site.js` lets one step through them."
+    "Show every version of a chapter's loop; `site.js` lets one step through them, the first being shown at first."
 
     required_arguments = 1
 
     def run(self):
         source = chapter(self.arguments[0])
         self.state.document.settings.env.note_dependency(str(source.path))
-        return [self.section(number, version) for number, version in enumerate(versions(source), 1)]
+        rows = versions(source)
+        stepper = nodes.raw("", STEPPER.format(n=len(rows)), format="html")
+        return [stepper, *(self.section(number, version) for number, version in enumerate(rows, 1))]
 
     def section(self, number, version):
         "Make the section of one version."
-        section = nodes.section(ids=[f"version-{number}"], classes=["loop-version"])
+        section = nodes.section(ids=[f"version-{number}"], classes=["loop-version"] + ["now"] * (number == 1))
         section += nodes.title("", f"{number}. {version['step']}")
         accuracy = "" if version["accuracy"] is None else f", validation accuracy {version['accuracy']:.2%}"
         section += nodes.paragraph("", f"{version['lines']} lines. Training loss {version['loss']:.4f}{accuracy}.")

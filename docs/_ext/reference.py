@@ -15,8 +15,8 @@ from fastcore.docments import docments
 from docs._ext.loops import write_stubs
 from tools.chapters import chapters
 
-PAGE = """exp.{module}
-=========
+PAGE = """exp.{module} · {name}
+{line}
 
 Built in :doc:`/chapters/{stem}`.
 
@@ -26,8 +26,13 @@ Built in :doc:`/chapters/{stem}`.
 
 def write_pages(app, config):
     "Write a page for the module of each chapter, touching only those that changed."
-    pages = {f"{chapter.module}.rst": PAGE.format(**vars(chapter)) for chapter in chapters()}
+    pages = {f"{chapter.module}.rst": PAGE.format(line="=" * 80, name=name(chapter), **vars(chapter)) for chapter in chapters()}
     write_stubs(app.srcdir / "reference", "nb_[0-9][0-9].rst", pages)
+
+
+def name(chapter):
+    "Return the name of a chapter, short enough for the sidebar: 'Backpropagation'."
+    return chapter.title.partition(" · ")[2].partition(":")[0].replace("`", "")
 
 
 def own_names(module):

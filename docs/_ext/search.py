@@ -1,0 +1,80 @@
+"""An index of the site by section, as a script, so that search leads to the section and works from a file, too.
+
+`search-sections.js` holds for each section its page, anchor, titles and text; `search.js` on the search page does the
+rest. Only what a chapter says is in it: prose, code, figures' descriptions; no menus, no outputs.
+"""
+
+import json
+from pathlib import Path
+
+from docutils import nodes
+from sphinx import addnodes
+
+LONG = 4_000  # characters of a section that are kept: the rest is mostly code
+
+
+def text_of(section):
+    "Return the text of a section without that of the sections in it and without outputs."
+    found = []
+    for child in section.children:
+        if isinstance(child, (nodes.section, nodes.title, nodes.raw)):
+            continue
+        if isinstance(child, nodes.container) and child.get("nb_element") == "cell_code":
+            inputs = [each for each in child.findall(nodes.literal_block) if not is_output(each)]
+            found += [each.astext() for each in inputs]
+        elif isinstance(child, addnodes.desc):
+            found += [each.astext() for each in child.findall(addnodes.desc_content)]
+        elif not isinstance(child, nodes.Invisible):
+            found.append(child.astext())
+    return " ".join(" ".join(found).split())[:LONG]
+
+
+def is_output(block):
+    "Return whether a block of code is an output of a cell."
+    parent = block.parent
+    while parent is not None:
+        if parent.get("nb_element") == "cell_code_output":
+            return True
+        parent = parent.parent
+    return False
+
+
+def collect(app, doctree):
+    "Keep the sections of a page; in the reference, each object is one."
+    env, docname = app.env, app.env.docname
+    env.sections = getattr(env, "sections", {})
+    page = next((title.astext() for title in doctree.findall(nodes.title)), docname)
+    rows = env.sections[docname] = []
+    if docname == "404":
+        return
+    for section in doctree.findall(nodes.section):
+        title = section[0].astext() if isinstance(section[0], nodes.title) else ""
+        top = isinstance(section.parent, nodes.document)
+        rows.append([docname, "" if top else section["ids"][0], page, "" if top else title, text_of(section)])
+    for thing in doctree.findall(addnodes.desc):
+        signature = thing[0]
+        if signature.get("ids"):
+            rows.append([docname, signature["ids"][0], page, signature.astext(), thing[1].astext()[:LONG]])
+
+
+def forget(app, env, docname):
+    "Drop the sections of a page."
+    getattr(env, "sections", {}).pop(docname, None)
+
+
+def write(app, error):
+    "Write the index; Sphinx's own, which nothing asks for, goes."
+    if error or app.builder.format != "html":
+        return
+    sections = getattr(app.env, "sections", {})
+    rows = [row for docname in sorted(sections) for row in sections[docname]]
+    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).replace("],[", "],\n[")
+    (Path(app.outdir) / "search-sections.js").write_text(f"const SECTIONS = {text};\n", encoding="utf-8")
+    (Path(app.outdir) / "searchindex.js").unlink(missing_ok=True)
+
+
+def setup(app):
+    app.connect("doctree-read", collect)
+    app.connect("env-purge-doc", forget)
+    app.connect("build-finished", write)
+    return {"parallel_read_safe": False, "env_version": 1}
