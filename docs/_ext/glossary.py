@@ -26,7 +26,8 @@ AFTER = re.compile(r" (?:\w+ )?[a-z(*`=]|, a|$|[:,]| of ")
 LAST = re.compile(r"[.,:;](?: |$)| \(")
 FORM = {"You will", "You need", "Takes"}  # of a first cell
 SHORT = {"This", "These", "How", "It"}  # such a sentence leans on the one before
-ORDINARY = {"identical", "close", "graph", "node", "fork", "spawn", "collate", "dataset", "hook"}  # words of every day, too
+# Words of every day, too: listed, not linked.
+ORDINARY = {"identical", "close", "graph", "node", "fork", "spawn", "collate", "dataset", "hook"}
 
 
 class Entries(nodes.General, nodes.Element):

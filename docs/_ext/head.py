@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 PLAIN = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>')
-UNUSED = ["scripts/fontawesome.js", "scripts/fontawesome.js.LICENSE.txt", "searchtools.js", "language_data.js"]
+UNUSED = ["scripts/fontawesome.js", "scripts/fontawesome.js.LICENSE.txt"]
 
 
 def without_icons_script(html):

@@ -46,7 +46,8 @@ def laid_over(texts):
         for _, depths in rows:
             depths.append(None)
         at = 0  # where the next new line goes
-        for kind, a, b, c, d in SequenceMatcher(None, [t for t, _ in before], [t for _, t in lines], False).get_opcodes():
+        matcher = SequenceMatcher(None, [text for text, _ in before], [text for _, text in lines], autojunk=False)
+        for kind, a, b, c, d in matcher.get_opcodes():
             for old, (depth, _) in zip(before[a:b], lines[c:d]) if kind == "equal" else ():
                 old[1][number] = depth
             if b > a:
@@ -89,7 +90,7 @@ def chart(rows, means):
         for number, row in enumerate(rows)
     ]
     first = means[rows[0]["step"]]
-    words = f"Training loss over an epoch, by tenths: from {first[0]:.2f} to {first[-1]:.2f}, the same for every version."
+    words = f"Training loss over an epoch, by tenths: from {first[0]:.2f} to {first[-1]:.2f}, whatever the version."
     marks = "".join(
         f'<line x1="0" x2="{WIDTH}" y1="{(y := HEIGHT * (1 - loss / TOP)):g}" y2="{y:g}"/>'
         f'<text x="-6" y="{y + 4:g}" text-anchor="end">{loss:g}</text>'
@@ -125,7 +126,7 @@ class TheLoop(Directive):
         for text, depths in laid_over(texts):
             marks = " ".join("-" if depth is None else str(depth) for depth in depths)
             now = f'style="--depth: {depths[0]}"' if depths[0] is not None else 'data-gone=""'
-            lines.append(f'<span class="row" data-depths="{marks}" {now}>{coloured(text)}\n</span>')
+            lines.append(f'<span class="code-row" data-depths="{marks}" {now}>{coloured(text)}\n</span>')
         data = [
             {"step": row["step"], "lines": row["lines"], "word": word, "badge": badge}
             for row in rows
@@ -148,11 +149,10 @@ class TheLoop(Directive):
                 f'<div class="loop-ends">{ends}</div>'
                 f'<div class="the-loop js-only"><div class="loop-code highlight"><pre tabindex="0" '
                 f'style="--rows: {tallest}">{"".join(lines)}</pre></div>'
-                f'<div class="loop-told"><p class="loop-step" role="status">{self.status(data)}</p>'
-                f'{chart(rows, curves(source))}</div>'
                 f'<label class="loop-slider">From the first loop to PyTorch’s own tools '
                 f'<input type="range" min="1" max="{len(rows)}" value="1" step="1" '
                 f'aria-valuetext="version 1 of {len(rows)}: {html.escape(rows[0]["step"])}"></label>'
+                f'<p class="loop-step" role="status">{self.status(data)}</p>{chart(rows, curves(source))}'
                 f'<ol class="loop-steps" hidden>{states}</ol></div>',
                 format="html",
             )

@@ -35,8 +35,9 @@ class Playground(Directive):
             last, at = len(values) - 1, values.index(start)
             sliders += SLIDER.format(key=key, words=words, value=start, last=last, at=at)
         figures = "\n".join(map(self.figure, runs))
-        text = f'<div class="sliders js-only">{sliders}</div><div class="playground" aria-live="polite">\n{figures}\n</div>'
-        return [nodes.raw("", text, format="html")]
+        sliders = f'<div class="sliders js-only">{sliders}</div>'
+        grid = f'<div class="playground" aria-live="polite">\n{figures}\n</div>'
+        return [nodes.raw("", sliders + grid, format="html")]
 
     def figure(self, run):
         "Write the figure of a run."

@@ -26,7 +26,7 @@ Built in :doc:`/chapters/{stem}`.
 
 def write_pages(app, config):
     "Write a page for the module of each chapter, touching only those that changed."
-    pages = {f"{chapter.module}.rst": PAGE.format(line="=" * 80, name=name(chapter), **vars(chapter)) for chapter in chapters()}
+    pages = {f"{each.module}.rst": PAGE.format(line="=" * 80, name=name(each), **vars(each)) for each in chapters()}
     write_stubs(app.srcdir / "reference", "nb_[0-9][0-9].rst", pages)
 
 

@@ -4,13 +4,27 @@
 rest. Only what a chapter says is in it: prose, code, figures' descriptions; no menus, no outputs.
 """
 
+import html
 import json
+import re
 from pathlib import Path
 
 from docutils import nodes
 from sphinx import addnodes
 
+from docs._ext.formulas import mathml
+
 LONG = 4_000  # characters of a section that are kept: the rest is mostly code
+
+
+def plain(node):
+    "Return the text of a node, formulas as they are read and not as TeX."
+    parts = []
+    for text in node.findall(nodes.Text):
+        formula = isinstance(text.parent, (nodes.math, nodes.math_block))
+        parts.append(html.unescape(re.sub("<[^>]+>", "", mathml(text))) if formula else str(text))
+    block = isinstance(node, (nodes.paragraph, nodes.literal_block))
+    return ("" if block else " ").join(parts)
 
 
 def text_of(section):
@@ -22,10 +36,9 @@ def text_of(section):
         if isinstance(child, nodes.container) and child.get("nb_element") == "cell_code":
             inputs = [each for each in child.findall(nodes.literal_block) if not is_output(each)]
             found += [each.astext() for each in inputs]
-        elif isinstance(child, addnodes.desc):
-            found += [each.astext() for each in child.findall(addnodes.desc_content)]
-        elif not isinstance(child, nodes.Invisible):
-            found.append(child.astext())
+        elif not isinstance(child, (addnodes.desc, nodes.Invisible)):  # an object of the reference is a section itself
+            blocks = list(child.findall(lambda node: isinstance(node, (nodes.paragraph, nodes.math_block))))
+            found += [plain(block) for block in blocks or [child]]
     return " ".join(" ".join(found).split())[:LONG]
 
 
@@ -63,17 +76,23 @@ def forget(app, env, docname):
 
 
 def write(app, error):
-    "Write the index; Sphinx's own, which nothing asks for, goes."
+    "Write the index."
     if error or app.builder.format != "html":
         return
     sections = getattr(app.env, "sections", {})
     rows = [row for docname in sorted(sections) for row in sections[docname]]
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).replace("],[", "],\n[")
     (Path(app.outdir) / "search-sections.js").write_text(f"const SECTIONS = {text};\n", encoding="utf-8")
-    (Path(app.outdir) / "searchindex.js").unlink(missing_ok=True)
+
+
+def alone(app):
+    "Have Sphinx make no index of its own; then the page is ours to ask for."
+    app.builder.search = False
+    app.config.html_additional_pages = {"search": "search.html"}
 
 
 def setup(app):
+    app.connect("builder-inited", alone)
     app.connect("doctree-read", collect)
     app.connect("env-purge-doc", forget)
     app.connect("build-finished", write)

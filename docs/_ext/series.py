@@ -6,6 +6,7 @@
 import html
 from functools import cache
 
+from docs._ext.chapters import proved
 from docs._ext.loops import versions
 from tools.chapters import chapters
 
@@ -13,10 +14,16 @@ GROUPS = {"chapters": "series", "reference": "reference", "loops": "look"}
 HOOD = {"chapters/00_workbench", "under_the_hood", "bugs"}
 
 
+def steps(chapter):
+    "Return the versions of a chapter's loop, none if the chapter does not show their verdicts one after the other."
+    rows = versions(chapter)
+    return rows if 2 * len(proved(chapter.notebook)) > len(rows) else []
+
+
 @cache
 def series():
     "List the chapters, read once: (stem, title, minutes, number of exercises, versions of the loop)."
-    return [(c.stem, c.title, c.minutes, len(c.exercises), versions(c)) for c in chapters()]
+    return [(c.stem, c.title, c.minutes, len(c.exercises), steps(c)) for c in chapters()]
 
 
 def group(pagename):
@@ -50,8 +57,9 @@ def loop_now(app, rows, stem):
     for number, row in enumerate(rows, 1):
         code = app.builder.highlighter.highlight_block(row["source"], "python")
         said = f", {row['verdict']}" if row["verdict"] else ""
+        step = html.escape(row["step"], quote=True)
         parts.append(
-            f'<div class="loop-state" data-version="{number}" hidden data-words="{html.escape(row["step"], quote=True)}" '
+            f'<div class="loop-state" data-version="{number}" hidden data-words="{step}" '
             f'data-facts="{row["lines"]} lines, version {number} of {len(rows)}{said}">{code}</div>'
         )
     return (

@@ -108,6 +108,6 @@ def card(title, words, picture):
 
 def setup(app):
     app.add_config_value("sharing", {}, "html")  # description, address, repository: from settings.ini
-    app.connect("html-page-context", tags, priority=899)
+    app.connect("html-page-context", tags, priority=400)  # before the theme, which drops what would be empty
     app.connect("build-finished", sitemap)
     return {"parallel_read_safe": True}

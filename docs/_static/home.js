@@ -1,7 +1,7 @@
 // The slider over the versions of the loop: lines fold and unfold, the curve stays where it is.
 addEventListener("DOMContentLoaded", () => {
   const box = document.querySelector(".the-loop");
-  const rows = [...box.querySelectorAll(".row")].map((row) => [row, row.dataset.depths.split(" ")]);
+  const rows = [...box.querySelectorAll(".code-row")].map((row) => [row, row.dataset.depths.split(" ")]);
   const steps = [...box.querySelectorAll(".loop-steps li")];
   const curves = [...box.querySelectorAll(".this")];
   const slider = box.querySelector("input");

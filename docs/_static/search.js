@@ -1,5 +1,7 @@
 // The search: sections that hold every word, best first, with a summary. A word that is nowhere gives way to the nearest.
-const words = (text) => text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) || [];
+// The words of a text; of `label_smoothing` also `label` and `smoothing`.
+const words = (text) => (text.toLowerCase().match(/[\p{L}\p{N}_]+/gu) || [])
+  .flatMap((word) => (/[^_]_+[^_]/.test(word) ? [word, ...word.split("_").filter(Boolean)] : [word]));
 const MOST = 60;
 
 // Edit distance of two words, as far as `limit`.
@@ -50,7 +52,7 @@ const escape = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
 // About thirty words around the first that was asked for.
 function summary(text, asked) {
-  const pattern = new RegExp(`(?<![\\p{L}\\p{N}_])(${asked.map(escape).join("|")})[\\p{L}\\p{N}_]*`, "giu");
+  const pattern = new RegExp(`(?<![\\p{L}\\p{N}])(${asked.map(escape).join("|")})[\\p{L}\\p{N}_]*`, "giu");
   const at = text.search(pattern);
   const start = at < 90 ? 0 : text.indexOf(" ", at - 80) + 1;
   const part = text.slice(start, start + 220).replace(/\s\S*$/, "");
@@ -72,7 +74,7 @@ function search(question) {
   const status = document.getElementById("search-status");
   box.replaceChildren();
   const instead = [];
-  const asked = words(question).map((word) => {
+  const asked = (question.toLowerCase().match(/[\p{L}\p{N}_]+/gu) || []).map((word) => {
     if (sections.some(({ body, head }) => [...body, ...head].some((each) => each.startsWith(word)))) return word;
     const near = nearest(word, known);
     if (near) instead.push(near);

@@ -21,7 +21,8 @@ from tools import bugs
 from tools.chapters import ROOT
 
 PAGES = [
-    "index", "bench", "bugs", "loops", "playground", "under_the_hood", "search", "genindex",
+    "index", "bench", "bugs", "loops", "playground", "under_the_hood", "search", "genindex", "404",
+    "exercises", "glossary",
     *(f"{folder}/{name}" for c in CHAPTERS for folder, name in [("chapters", c.stem), ("reference", c.module)]),
     *(f"loops/{c.stem}" for c in CHAPTERS if versions(c)),
 ]  # fmt: skip
@@ -34,6 +35,13 @@ THIN = (ROOT / "tests" / "programs" / "thin.js").read_text(encoding="utf-8")
 UNFOLD = """folds => folds.map((fold, number) => {
     if (number) fold.querySelector("summary").click();
     return folds.flatMap((other, index) => other.open ? [index] : []);
+})"""
+# What has moved while the page was loaded, by the browser's own measure: above 0.1 it is felt.
+SHIFT = """() => new Promise(done => {
+    let sum = 0;
+    new PerformanceObserver(list => list.getEntries().forEach(each => { sum += each.value; }))
+        .observe({ type: "layout-shift", buffered: true });
+    requestAnimationFrame(() => setTimeout(() => done(sum)));
 })"""
 each_page = pytest.mark.parametrize("name", PAGES)
 
@@ -261,6 +269,7 @@ def test_a_page_is_sound_on_every_screen(name, site, request, proved):
     for width in WIDTHS:
         page, problems = open_page(browser, f"{address}{name}.html", width, THEMES[0])
         assert page.evaluate("document.querySelectorAll('.math:not(:has(math))').length") == 0
+        assert page.evaluate(SHIFT) < 0.1, f"{width} px: what is read jumps while the page is loaded"
         for theme in THEMES:
             page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)  # as its script does
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
