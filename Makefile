@@ -10,12 +10,13 @@ export CONSTRAINTS
 # JupyterLab refuses to run as root unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab test export outputs bugs data playground fuzz docs bench clean lab-env dev-env fuzz-env
+.PHONY: help lab test export outputs bugs data playground fuzz docs book bench clean lab-env dev-env fuzz-env
 help:
 	@echo "make lab       read and run the chapters in JupyterLab"
 	@echo "make test      run every check (CHAPTER=02: those of one chapter)"
 	@echo "make export    write exp/ from nbs/"
 	@echo "make docs      build the site into docs/_build/html"
+	@echo "make book      print the site to one PDF, with Chromium (two minutes)"
 	@echo "make outputs   run the notebooks, store their outputs, show what changed"
 	@echo "make bugs      plant bugs in the chapters, store which check catches each"
 	@echo "make data      check the data files against their checksums"
@@ -46,6 +47,10 @@ fuzz: fuzz-env
 docs: dev-env
 	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "The site: docs/_build/html/index.html"
+
+book: docs
+	@$(PY) docs/book.py
+	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html  # the home page links to it now
 
 data: lab-env
 	@$(PY) -m tools.data
