@@ -21,7 +21,7 @@ from tools import bugs
 from tools.chapters import ROOT
 
 PAGES = [
-    "index", "bench", "bugs", "loops", "playground", "under_the_hood", "search", "genindex", "404",
+    "index", "bench", "bugs", "live", "loops", "playground", "under_the_hood", "search", "genindex", "404",
     "exercises", "glossary",
     *(f"{folder}/{name}" for c in CHAPTERS for folder, name in [("chapters", c.stem), ("reference", c.module)]),
     *(f"loops/{c.stem}" for c in CHAPTERS if versions(c)),
@@ -78,7 +78,8 @@ def open_page(browser, url, width=1300, theme="light", **options):
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
     page.on("response", lambda answer: problems.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else 0)
-    page.on("request", lambda r: problems.append(f"asked {r.url}") if not r.url.startswith((home, "data:")) else None)
+    allowed = (home, "data:", "blob:")
+    page.on("request", lambda r: problems.append(f"asked {r.url}") if not r.url.startswith(allowed) else None)
     page.goto(url)
     page.wait_for_load_state("load")
     return page, problems
