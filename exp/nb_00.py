@@ -93,20 +93,21 @@ import io
 import struct
 
 # %% ../nbs/00_workbench.ipynb #464429d9
-COLORS = ["#2f7fd6", "#d8701c", "#2a9a63", "#a266d3", "#d1588f", "#8a8233"]   # of lines
-GREY = "#7d7d7d"                     # of words and frames: as far from white as from black
+COLORS = ["#2b74cb", "#b8580d", "#2a8253", "#9355ca", "#c2447f", "#7a7420"]   # of lines
+GREY = "#737373"                     # of words and frames; all have 4.5 to 1 on paper
 _DPI = 144                           # sharp on a dense screen; shown at 72 dots to the inch
+_LEAST = 11                          # pixels: no word is smaller
 
 # %% ../nbs/00_workbench.ipynb #d0297fc4
 def _style(ax):
     "Set our colours: grey for frames and words, the series' palette for lines."
     ax.set_facecolor("none")
     ax.set_prop_cycle(color=COLORS)
-    ax.tick_params(colors=GREY)
+    ax.tick_params(colors=GREY, labelsize=_LEAST)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GREY)
     for text in (ax.xaxis.label, ax.yaxis.label, ax.title):
-        text.set_color(GREY)
+        text.set(color=GREY, fontsize=12)
 
 # %% ../nbs/00_workbench.ipynb #84ae0a5a
 def canvas(
@@ -159,7 +160,10 @@ class Picture:
 
     def png(self) -> bytes:
         "Draw the figure, with a palette of 128 colours: a third of the bytes."
+        from matplotlib.text import Text
         from PIL import Image
+        for text in self.fig.findobj(Text):
+            text.set_fontsize(max(text.get_fontsize(), _LEAST))
         drawn, small = io.BytesIO(), io.BytesIO()
         self.fig.savefig(drawn, format="png", dpi=_DPI)
         Image.open(drawn).quantize(128).save(small, format="png", optimize=True)
@@ -469,6 +473,19 @@ class _WithData:
             page = {"text/html": self._repr_html_()} if hasattr(self, "_repr_html_") else {}
             return shown | page
 
+# %% ../nbs/00_workbench.ipynb #b1d93c52
+import html
+
+# %% ../nbs/00_workbench.ipynb #7c02e6af
+_BADGES = {"identical": ("✓", "#0f766e"), "close": ("≈", "#a84b06")}   # teal, amber
+
+def _badge(word):
+    "Write the word of a verdict as HTML, white on its colour: legible on any page."
+    sign, color = _BADGES[word]
+    style = (f"background-color: {color}; color: #ffffff; font-weight: bold; "
+             "padding: 2px 9px; border-radius: 9px; white-space: nowrap")
+    return f'<b style="{style}">{sign} {word}</b>'
+
 # %% ../nbs/00_workbench.ipynb #3a6423b8
 class Verdict(_WithData):
     "Measure two runs: `.word`, `.first` difference, `.born` (in ten), `.largest`, `.mean`."
@@ -497,6 +514,10 @@ class Verdict(_WithData):
         equal = f"{self.steps} of {self.steps} losses are equal, bit for bit"
         words = f"{self.word}: {equal if self.first is None else self.figures()}"
         return words + (f"; validation is {self.word} too" if self.validated else "")
+
+    def _repr_html_(self):
+        sentence = html.escape(repr(self).removeprefix(f"{self.word}: "))
+        return f'<p class="verdict">{_badge(self.word)} {sentence}</p>'
 
 # %% ../nbs/00_workbench.ipynb #2294dea4
 def _batches_differ(new, old):
@@ -600,7 +621,6 @@ def plot_difference(
 # %% ../nbs/00_workbench.ipynb #682b090b
 import ast
 import difflib
-import html
 import inspect
 import linecache
 import textwrap
@@ -702,11 +722,54 @@ def _marked(old, new):
             yield from (("+", line) for line in new[c:d])
 
 # %% ../nbs/00_workbench.ipynb #793c0243
-_TINT = {"-": "background-color: rgba(229, 83, 75, 0.22)",
-         "+": "background-color: rgba(46, 160, 67, 0.22)",
-         ">": "background-color: rgba(128, 128, 128, 0.14)", " ": ""}
-_TAG = {"-": "del", "+": "ins", ">": "span", " ": "span"}
-_PRE = "margin: 0; white-space: pre; overflow-x: auto; line-height: 1.5"
+_INKS = {"Keyword": "keyword", "Operator.Word": "keyword", "Comment": "comment",
+         "Literal.String": "string", "Literal.Number": "number",
+         "Name.Function": "def", "Name.Class": "def"}
+
+def _ink(token):
+    "Return JupyterLab's name of the colour of a token (its kind, its text), else None."
+    kind = str(token[0]).removeprefix("Token.")
+    return next((ink for name, ink in _INKS.items() if kind.startswith(name)), None)
+
+def _colored(line):
+    "Write a line of Python as HTML, coloured where a page knows JupyterLab's colours."
+    from pygments.lexers import PythonLexer              # comes with IPython
+    tokens, parts = PythonLexer(ensurenl=False).get_tokens(line), []
+    for ink, group in itertools.groupby(tokens, key=_ink):
+        text = html.escape("".join(text for _, text in group), quote=False)
+        style = f"color: var(--jp-mirror-editor-{ink}-color)"
+        parts.append(f'<span style="{style}">{text}</span>' if ink else text)
+    return "".join(parts)
+
+# %% ../nbs/00_workbench.ipynb #e95b3d07
+_ROWS = {"-": ("del", "rgba(216, 112, 28, 0.22)", "−"),
+         "+": ("ins", "rgba(47, 127, 214, 0.22)", "+"),
+         ">": ('span class="moved"', "rgba(128, 128, 128, 0.16)", "›"),
+         " ": ("span", "transparent", " ")}
+
+def _row(mark, line):
+    "Write a row of a diff as HTML: as wide as the page, its sign, its code."
+    tag, ground, sign = _ROWS[mark]
+    style = f"display: block; text-decoration: none; background-color: {ground}"
+    sign = f'<b style="user-select: none">{sign} </b>'
+    return f'<{tag} style="{style}">{sign}{_colored(line)}\n</{tag.split()[0]}>'
+
+# %% ../nbs/00_workbench.ipynb #a6e1f478
+_NEAR, _LONG = 3, 10     # unchanged lines: shown beside a change; fewer are not folded
+
+def _folds(lines):
+    "Tell of each (mark, line) of a diff whether it is folded away."
+    for unchanged, group in itertools.groupby(lines, key=lambda pair: pair[0] == " "):
+        n = len(list(group))
+        yield from (unchanged and n >= _LONG and _NEAR <= i < n - _NEAR for i in range(n))
+
+def _block(folded, pairs):
+    "Write (mark, line) pairs as HTML, folded or not."
+    rows = [_row(mark, line) for mark, line in pairs]
+    style = "margin: 0; padding: 0; line-height: 1.45; white-space: pre-wrap"
+    shown = f'<pre class="diff" style="{style}">{"".join(rows)}</pre>'
+    words = f"<summary>{len(rows)} lines stay as they are</summary>"
+    return f'<details class="folded">{words}{shown}</details>' if folded else shown
 
 # %% ../nbs/00_workbench.ipynb #c57fd1f4
 class Diff(_WithData):
@@ -725,10 +788,11 @@ class Diff(_WithData):
         return _plain("\n".join([self.title, *rows]))
 
     def _repr_html_(self):
-        rows = [f'<{_TAG[mark]} style="text-decoration: none; {_TINT[mark]}">'
-                f"{mark} {html.escape(line)}</{_TAG[mark]}>" for mark, line in self.lines]
-        return (f"<p><b>{html.escape(self.title)}</b></p>"
-                f'<pre style="{_PRE}">' + "\n".join(rows) + "</pre>")
+        fold = dict(enumerate(_folds(self.lines)))
+        groups = itertools.groupby(range(len(self.lines)), key=fold.get)
+        blocks = [_block(folded, [self.lines[i] for i in at]) for folded, at in groups]
+        title = f'<p class="diff-title"><b>{html.escape(self.title)}</b></p>'
+        return title + "".join(blocks)
 
 # %% ../nbs/00_workbench.ipynb #d3cab310
 def show_diff(
@@ -787,7 +851,8 @@ class Table(_WithData):
         names = [f'<th scope="col" {left}>{html.escape(cell)}</th>' for cell in head]
         rows = [[f"<td {left}>{html.escape(cell)}</td>" for cell in row] for row in body]
         top, *below = ["<tr>" + "".join(row) + "</tr>" for row in [names, *rows]]
-        return f"<table><thead>{top}</thead><tbody>{''.join(below)}</tbody></table>"
+        body = f"<thead>{top}</thead><tbody>{''.join(below)}</tbody>"
+        return f'<table style="margin: 0">{body}</table>'
 
 # %% ../nbs/00_workbench.ipynb #85a03387
 def _step(thing, history, verdict):

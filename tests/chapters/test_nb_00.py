@@ -18,8 +18,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
 import exp.nb_00
 from exp.nb_00 import *
@@ -357,6 +360,30 @@ def test_the_colours_are_public_and_drawn():
     assert ax.xaxis.label.get_color() == GREY
 
 
+def test_no_word_in_a_figure_is_smaller_than_11_pixels():
+    fig, [ax] = canvas()
+    ax.text(0.5, 0.5, "small", fontsize=7)
+    ax.plot([0, 1000], label="a line")
+    ax.legend(fontsize=6)
+    ax.set_title("large", fontsize=20)
+    Picture(fig, "A figure with words of several sizes.").png()
+    sizes = {text.get_text(): text.get_fontsize() for text in fig.findobj(Text) if text.get_text()}
+    assert min(sizes.values()) == 11 and {"small", "a line", "large", "1000"} <= set(sizes) and sizes["large"] == 20
+
+
+def luminance(color):
+    "Return the relative luminance of a colour, 0 to 1, as WCAG defines it."
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color))
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+@pytest.mark.parametrize("ground, least", [("white", 4.5), ("#fbfaf7", 4.5), ("#111111", 3.9)])
+def test_words_in_every_colour_can_be_read_on_paper_and_lines_on_any_ground(ground, least):
+    for color in [*COLORS, GREY]:
+        dark, light = sorted(map(luminance, (color, ground)))
+        assert (light + 0.05) / (dark + 0.05) >= least, color
+
+
 def test_plot_epochs_draws_training_and_validation():
     history = made_up(10)
     history.end_epoch()
@@ -565,8 +592,33 @@ def test_show_diff_marks_lines_by_more_than_colour():
         ">         y = x + 1",
         "      return y",
     ]
-    page = diff._repr_html_()
-    assert "<del" in page and "<ins" in page and ">- def short(x):<" in page and "&gt;" not in page.split("<pre")[0]
+    rows = BeautifulSoup(diff._repr_html_(), "html.parser").select("pre.diff > *")
+    assert [(row.name, row.b.extract().text, row.text) for row in rows] == [
+        ("del", "− ", "def short(x):\n"),
+        ("ins", "+ ", "def documented(x, y=2):\n"),
+        ("ins", "+ ", "    for _ in range(2):\n"),
+        ("span", "› ", "        y = x + 1\n"),
+        ("span", "  ", "    return y\n"),
+    ]
+
+
+def test_a_diff_colours_keywords_strings_and_numbers_and_no_character_is_lost():
+    line = "    return f'{a!r} <b>' if not a & 1e3 else None  # <why> 'not'"
+    soup = BeautifulSoup(f"<pre>{exp.nb_00._colored(line)}</pre>", "html.parser")
+    inks = [(span["style"].split("editor-")[1].removesuffix("-color)"), span.text) for span in soup.find_all("span")]
+    assert soup.text == line and ("comment", "# <why> 'not'") in inks and ("number", "1e3") in inks
+    assert {text for ink, text in inks if ink == "keyword"} == {"return", "if", "not", "else", "None"}
+
+
+def test_what_stays_as_it_is_unfolds_and_nothing_is_left_out():
+    old = [f"line_{i}" for i in range(40)]
+    new = [*old[:20], "new", *old[21:]]
+    soup = BeautifulSoup(Diff(old, new, title="")._repr_html_(), "html.parser")
+    folds = [fold.get_text() for fold in soup.select("details.folded")]
+    assert [fold.splitlines()[0][:2] for fold in folds] == ["14", "13"] and "line_16\n" in folds[0]
+    assert "line_17\n" not in folds[0] and "line_24\n" in folds[1] and "line_23\n" not in folds[1]
+    assert [row.b.extract() and row.text.strip() for row in soup.select("pre > *")] == [*old[:21], *new[20:]]
+    assert not BeautifulSoup(Diff(old[:9], old[:9], title="")._repr_html_(), "html.parser").select("details")
 
 
 def test_show_diff_of_classes_and_escapes():
@@ -575,7 +627,7 @@ def test_show_diff_of_classes_and_escapes():
             return a < 1 and "<b>"
 
     page = show_diff(Small, Small)._repr_html_()
-    assert "&lt; 1" in page and "<b>&" not in page and "<del" not in page
+    assert "a &lt; <span" in page and "&lt;b&gt;" in page and "<del" not in page
 
 
 class Tricky:
@@ -724,6 +776,7 @@ def test_the_source_of_a_class_is_its_body_and_that_of_an_added_method_its_own()
 def test_table_aligns_text_and_escapes_html():
     table = Table(["a", "long header"], [["<x>", 1]])
     assert repr(table).splitlines()[0] == "a    long header" and "&lt;x&gt;" in table._repr_html_()
+    assert table._repr_html_().startswith('<table style="margin: 0">')   # JupyterLab would put it in the middle
 
 
 def test_a_table_with_a_short_row_is_refused():
@@ -750,6 +803,15 @@ def bundle(thing):
     assert metadata == {} and data["text/plain"] == repr(thing)
     assert data.get("text/html") == (thing._repr_html_() if hasattr(thing, "_repr_html_") else None)
     return data.get("application/vnd.training-refactored+json")
+
+
+def test_a_verdict_is_a_badge_and_its_sentence():
+    new, old = made_up(name="<new>"), made_up(name="old")
+    for word, sign in (("identical", "✓"), ("close", "≈")):
+        page = BeautifulSoup(same(new, old)._repr_html_(), "html.parser").select_one("p.verdict")
+        assert page.b.text == f"{sign} {word}" and repr(same(new, old)) == page.text.removeprefix(f"{sign} ").replace(
+            word, f"{word}:", 1)  # fmt: skip
+        new.losses[5] += 1e-7
 
 
 def test_verdicts_and_diffs_carry_names_and_no_figure_that_rounding_decides():
