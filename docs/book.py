@@ -97,7 +97,7 @@ def contents(rows, numbers):
         f"<i>{numbers.get(anchor, 0) or '000'}</i></a></li>"
         for depth, title, anchor in rows
     )
-    return f'<nav class="contents"><h1>Contents</h1><ul>{lines}</ul></nav>'
+    return f'<nav class="book-contents"><h1>Contents</h1><ul>{lines}</ul></nav>'
 
 
 def assemble(site, chosen):

@@ -217,9 +217,10 @@ class WhenThere(SphinxDirective):
 
 
 def only_at_home(app, pagename, templatename, context, doctree):
-    "Load the slider's script and style on the home page alone."
-    if pagename == app.config.root_doc:
+    "Load the slider's script on the home page alone, the style of the cards where there are some."
+    if pagename in (app.config.root_doc, "404"):
         app.add_css_file("home.css")
+    if pagename == app.config.root_doc:
         app.add_js_file("home.js", loading_method="defer")
 
 
