@@ -1,7 +1,7 @@
 """make book: the built site as one PDF, printed by Chromium: cover, contents, all pages, solutions, glossary.
 
-All pages become one, with anchors of their own, and links between them stay links. The solutions of the exercises move to
-the end. It is printed twice: where each heading fell the first time, the contents say the second time.
+All pages become one, with anchors of their own, and links between them stay links. The solutions of the exercises move
+to the end. It is printed twice: where each heading fell the first time, the contents say the second time.
 """
 
 import html

@@ -63,7 +63,8 @@ class ChapterCards(SphinxDirective):
         card = nodes.list_item("")
         if chapter.number in thumbnails():
             alt = html.escape(thumbnails()[chapter.number][1])
-            image = f'<img src="_static/cards/{chapter.number}.png" alt="{alt}" width="{WIDTH // 2}" height="128" loading="lazy">'
+            size = f'width="{WIDTH // 2}" height="128"'
+            image = f'<img src="_static/cards/{chapter.number}.png" alt="{alt}" {size} loading="lazy">'
             card += nodes.raw("", image, format="html")
         card += nodes.paragraph("", "", nodes.strong("", "", link))
         card += nodes.paragraph("", "", *self.parse_inline(chapter.promise)[0])

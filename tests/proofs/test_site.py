@@ -4,15 +4,18 @@ import functools
 import re
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 from bs4 import BeautifulSoup
+from pypdf import PdfReader
 
 from docs._ext.exercises import takes
 from docs._ext.formulas import mathml
 from docs._ext.home import laid_over, shown
 from docs._ext.loops import versions
 from docs._ext.sharing import links
+from tests import kept
 from tests.conftest import CHAPTERS
 from tools import bugs
 from tools.chapters import ROOT, chapter
@@ -318,6 +321,37 @@ def test_the_index_has_every_exercise_with_difficulty_and_minutes(page, text):
     for item in items:
         target, _, anchor = item.a["href"].partition("#")
         assert f'id="{anchor}"' in text(target.removesuffix(".html")) and item.find("input", value=True)
+
+
+# The book
+
+
+@pytest.mark.browser
+def test_the_book_has_contents_that_are_right_and_its_solutions_at_the_end(site, tmp_path):
+    "The book of one chapter: what is said of its pages holds on them. It starts a browser of its own."
+    if kept.browser_path() is None:
+        pytest.skip("no Chromium on this machine")
+    first = chapter("01")
+    made = "import sys; from pathlib import Path; from docs.book import make; site, out, name = sys.argv[1:]"
+    made += "; print(make(Path(site), Path(out), [('The series', [name])]))"
+    command = [sys.executable, "-c", made, str(site), str(tmp_path / "book.pdf"), f"chapters/{first.stem}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr  # it ends with an error where something is cut off
+    reader = PdfReader(tmp_path / "book.pdf")
+    pages = [plain(each.extract_text()) for each in reader.pages]
+    assert int(done.stdout) == len(pages) and plain(first.title) in pages[1]
+    listed = dict(re.findall(r"^(.+?) (\d+)$", reader.pages[1].extract_text(), re.MULTILINE))
+    for title in ("Look at it", "Why a validation set exists", "Where you are"):
+        assert plain(title) in pages[int(listed[title]) - 1], title
+    [at] = [number for number, text in enumerate(pages) if text.strip("0123456789") == "Solutions"]
+    for exercise in first.exercises:
+        line = plain(exercise.solution.splitlines()[0])
+        assert line in "".join(pages[at:]) and plain(exercise.title) in "".join(pages[at:])
+
+
+def plain(text):
+    "Return a text without spaces and ligatures."
+    return re.sub(r"\s", "", unicodedata.normalize("NFKC", text))
 
 
 # With an address
