@@ -150,12 +150,11 @@ def pack_digits():
 
 
 def write_data(app):
-    "Write images and losses into the site, where they are not yet."
+    "Write images and losses into the site."
     target = app.outdir / "_static" / "live"
     target.mkdir(parents=True, exist_ok=True)
     (target / "runs.js").write_text(f"const runs = {json.dumps(stored())};\n", encoding="utf-8")
-    if not (target / "digits.js").exists():
-        (target / "digits.js").write_text(pack_digits(), encoding="utf-8")
+    (target / "digits.js").write_text(pack_digits(), encoding="utf-8")
 
 
 def load_here(app, pagename, templatename, context, doctree):

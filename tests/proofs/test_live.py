@@ -192,7 +192,7 @@ def test_train_draw_and_look(visit):
     assert words(page, "go") == "Go on"
     press(page, "go")
     assert words(page, "batches") == "157" and words(page, "go") == "One more epoch"
-    assert words(page, "accuracy") == "90.2\u00a0%"
+    assert words(page, "accuracy") == "90.2%"
     assert "identical to PyTorch with 64-bit sums: 157 of 157 losses are equal, bit for bit." in words(page, "verdict")
     assert "close to PyTorch as one calls it: 5" in words(page, "verdict")
     assert "from 2.30 to 0.18" in page.locator("#live-chart svg").get_attribute("aria-label")
@@ -286,7 +286,7 @@ def test_settings_the_address_the_program_and_the_end_of_a_run(visit):
     page.get_by_role("button", name="this one image").click()  # what to try: it sets the controls and trains
     judged(page)
     assert page.evaluate("live.run.steps") == 34 and words(page, "wide-word") == "identical to"
-    assert "65.6\u00a0% of 2,000" in words(page, "said") and page.evaluate("document.activeElement.id") == "live-go"
+    assert "65.6% of 2,000" in words(page, "said") and page.evaluate("document.activeElement.id") == "live-go"
     name = page.get_by_role("button", name="What is each line called?")
     assert page.locator("#live-loop .name").first.is_hidden()
     name.click()

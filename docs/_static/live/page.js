@@ -16,8 +16,8 @@ function allowed(name, value) {
     const chosen = known ? value : CHAPTER[name];
     return typeof CHAPTER[name] === "number" ? Number(chosen) : chosen;
   }
-  const number = Math.round(Number(value || NaN));
-  return Number.isNaN(number) && value !== "0" ? CHAPTER[name] : Math.min(Math.max(number || 0, control.min), control.max);
+  const number = value === "" ? NaN : Math.round(Number(value));
+  return Number.isNaN(number) ? CHAPTER[name] : Math.min(Math.max(number, control.min), control.max);
 }
 
 function settingsFrom(values) {
@@ -44,7 +44,8 @@ class Run {
   constructor(id, settings) {
     Object.assign(this, { id, settings, losses: [], sizes: [], seen: [], ms: 0, resting: true, judged: null });
     this.perEpoch = (settings.drop ? Math.floor : Math.ceil)(settings.images / settings.batch);
-    this.proof = runs.runs.find((run) => isSame(run.settings, settings));
+    const proof = runs.runs.find((run) => isSame(run.settings, settings));
+    this.proof = proof && { wide: floats(proof.wide), plain: floats(proof.plain) };
   }
 
   add({ rows, ms, rests }) {
@@ -66,7 +67,7 @@ class Run {
 
   theirs() {                                             // PyTorch's curve: [images seen, loss]
     const { batch, images } = this.settings;
-    return this.proof ? floats(this.proof.wide).map((loss, i) => [Math.min((i + 1) * batch, images), loss]) : [];
+    return this.proof ? this.proof.wide.map((loss, i) => [Math.min((i + 1) * batch, images), loss]) : [];
   }
 }
 
@@ -186,7 +187,7 @@ class Page {
     const { proof, losses, sizes, steps } = this.run;
     $("verdict").hidden = !proof || !steps;
     $("no-proof").hidden = Boolean(proof);
-    const [wide, plain] = ["wide", "plain"].map((kind) => proof && steps && verdict(losses, floats(proof[kind]), sizes));
+    const [wide, plain] = ["wide", "plain"].map((kind) => proof && steps && verdict(losses, proof[kind], sizes));
     for (const [kind, found] of [["wide", wide], ["plain", plain]]) {
       say(`${kind}-word`, found ? `${found.word} ${found.word === "different" ? "from" : "to"}` : "");
       $(`${kind}-word`).dataset.word = found ? found.word : "";
@@ -265,12 +266,11 @@ function barsFor(table) {
   });
 }
 
-// The loop beside the Python: each line of JavaScript is taken from the function that runs.
+// The loop beside the Python: each line that is shown has to be a line of the function that runs.
 function showLiveLoop() {
   const lines = String(fit).split("\n").map((line) => line.trim());
   for (const code of document.querySelectorAll("#live-loop .js-line")) {
-    const line = lines.find((each) => each === code.textContent.trim());
-    if (!line && code.textContent) throw new Error(`not a line of fit: ${code.textContent}`);
+    if (code.textContent && !lines.includes(code.textContent.trim())) throw new Error(`not a line of fit: ${code.textContent}`);
   }
   $("loop").classList.add("without-names");
   $("fit").textContent = String(fit);
@@ -278,8 +278,14 @@ function showLiveLoop() {
 }
 
 document.addEventListener("DOMContentLoaded", async () => {
-  const [train, valid] = await unpackDigits(digits);
-  document.documentElement.classList.add("live");
-  showLiveLoop();
-  window.live = new Page(train, valid);
+  try {
+    const [train, valid] = await unpackDigits(digits);
+    document.documentElement.classList.add("live");
+    showLiveLoop();
+    window.live = new Page(train, valid);
+  } catch (error) {
+    document.documentElement.classList.remove("live");
+    $("missing").textContent ||= `This page could not start: ${error.message}`;
+    throw error;
+  }
 });

@@ -192,7 +192,7 @@ function accuracy(logits, y) {
   return right.length / y.length;
 }
 
-// torch.optim.SGD: p ← p - lr · g, or with momentum v ← μ · v + g and p ← p - lr · v.
+// torch.optim.SGD: v ← μ · v + g, then p ← p - lr · v. Without momentum μ is 0, so v is g: the SGD of chapter 02.
 class SGD {
   constructor(parameters, lr, momentum = 0) {
     this.parameters = parameters;

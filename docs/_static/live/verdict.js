@@ -40,7 +40,7 @@ function standing({ losses, epoch, inEpoch, perEpoch, judged }) {
   return `${words} That is worse than guessing (2.303), though the training loss is ${training.toFixed(3)}.`;
 }
 
-const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 // The same run in the series' own pieces, to paste into a notebook; `found` are the first losses of this page.
 function program({ lr, batch, hidden, momentum, scale, images, order, drop, seed }, found) {
