@@ -5,7 +5,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
+from bench import browser
 from bench.machine import python_says
 from bench.results import summary
 from tools.chapters import ROOT, chapters
@@ -62,16 +64,16 @@ def data(python, rounds, env):
     return {"seconds": summary(seconds), "peak_bytes": summary(peaks), "tensor_bytes": sizes[0]}
 
 
-def docs():
-    "Time a build of the site from nothing, into a folder of its own."
+def docs(rounds):
+    "Time a build of the site from nothing, into a folder of its own, and epochs on the page that trains."
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", folder]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
         seconds = time.perf_counter() - start
-    if done.returncode:
-        raise RuntimeError(f"the site could not be built:\n{done.stderr[-3000:]}")
-    return seconds
+        if done.returncode:
+            raise RuntimeError(f"the site could not be built:\n{done.stderr[-3000:]}")
+        return seconds, browser.epochs(Path(folder) / "live.html", rounds)
 
 
 def measure(python, rounds, env, say):
@@ -81,5 +83,5 @@ def measure(python, rounds, env, say):
     ours = os.environ | {"PYTHONPATH": str(ROOT)}
     found["notebooks"] = {each.stem: python_says(sys.executable, NOTEBOOK, each.path, env=ours) for each in chapters()}
     say("notebooks: done")
-    found["docs"] = docs()
+    found["docs"], found["live"] = docs(rounds)
     return found
