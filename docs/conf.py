@@ -25,6 +25,8 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 suppress_warnings = ["myst.header"]  # an exercise's title is two levels below the chapter's
 
+copybutton_selector = "div.cell_input pre, div.highlight-sh pre"  # what somebody would copy, so no outputs
+
 html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_title = project

@@ -2,14 +2,16 @@
 
 - The chapters are copied to `docs/chapters/` (not committed), so that they are pages like others and can be downloaded.
   What follows happens to the text in memory: the download stays the runnable notebook.
-- `#| hide` drops a cell. `#| export` keeps it, whole, with a quiet mark that names its module. `#| echo: false` hides
-  the code, `#| output: false` the output, `#| code-fold: true` folds the code. The lines themselves vanish.
+- `#| hide` drops a cell. `#| export` keeps it, whole, and links to its reference. `#| echo: false` hides the
+  code, `#| output: false` the output, `#| code-fold: true` folds the code. The lines themselves vanish.
 - A callout, `::: {.callout-note}`, becomes an admonition of that kind.
 - A figure gets the alternative text that its output carries; one without it ends the build.
 - A name in backticks that the modules export becomes a link to its reference: in a chapter, to the version of this
   chapter or, where it has none, of the nearest one below it.
 """
 
+import ast
+import importlib
 import json
 import re
 import shutil
@@ -22,6 +24,7 @@ from sphinx.directives.other import TocTree
 from sphinx.errors import ExtensionError
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
+from docs._ext.reference import documented
 from tools.chapters import DATA, Chapter, below, chapters
 
 DIRECTIVE = re.compile(r"^#\| *([\w-]+)(?::? +(.*))?$")
@@ -135,20 +138,28 @@ def rewrite(notebook, where=""):
     return notebook | {"cells": cells}
 
 
+def saved(module, cell):
+    "Link to the reference of what an exported cell builds; where it builds nothing that has one, to the module's page."
+    code = ast.parse(next(cell.findall(nodes.literal_block)).astext())
+    built = {node.name for node in code.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    known = documented(importlib.import_module(f"exp.{module}"))
+    name = next((name for name in known if name.rpartition(".")[2] in built), None)
+    about = {"refdomain": "py", "reftype": "obj", "reftarget": f"exp.{module}.{name}"}
+    page = {"refdomain": "std", "reftype": "doc", "reftarget": f"/reference/{module}"}
+    words = nodes.inline("", f"saved in exp.{module}")
+    return addnodes.pending_xref("", words, refexplicit=True, **(about if name else page))
+
+
 def mark_exported(app, doctree):
-    "Put the name of its module above each exported cell; let wide outputs be scrolled by keyboard."
+    "Say above each exported cell where it is saved."
     for cell in list(doctree.findall(nodes.container)):
         module = next((c.removeprefix("tag_exp-") for c in cell["classes"] if c.startswith("tag_exp-")), "")
         if module and cell.get("nb_element") == "cell_code":
-            mark = nodes.paragraph("", f"exp.{module}", classes=["export-mark"])
+            mark = nodes.paragraph("", "", saved(module, cell), classes=["export-mark"])
             if cell.get("hide_mode"):  # folded: its first child must stay the code
                 cell.parent.insert(cell.parent.index(cell), mark)
             else:
                 cell.insert(0, mark)
-    for raw in doctree.findall(nodes.raw):
-        if "<pre style" in raw.astext():
-            text = raw.astext().replace("<pre style", '<pre tabindex="0" style')
-            raw.replace_self(nodes.raw(raw.rawsource, text, format="html", classes=raw["classes"]))
 
 
 def mend_launch_links(app, pagename, templatename, context, doctree):

@@ -78,6 +78,11 @@ def added(module):
     return [(name, own) for name, own in found if is_method(own) and home(own) == module.__name__]
 
 
+def documented(module):
+    "List the names under which the page of a module tells what the module builds."
+    return [*own_names(module), *(name for name, _ in added(module))]
+
+
 def literals(text):
     "Turn Markdown's `code` into reStructuredText's, whatever follows it; join lines."
     parts = " ".join(text.split()).split("`")

@@ -1,4 +1,4 @@
-// Scrolling by keyboard, stepping through the loops, choosing a run. Every page reads well without.
+// Stepping through the loops, choosing a run. Every page reads well without.
 // Show one version of the loop at a time; arrow keys or buttons lead to the next, and the address follows.
 function loops() {
   const versions = [...document.querySelectorAll(".loop-version")];
@@ -54,7 +54,6 @@ function playground() {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  for (const box of document.querySelectorAll("pre, .cell_output table, figure")) box.tabIndex = 0;
   loops();
   playground();
 });

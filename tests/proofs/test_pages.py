@@ -144,7 +144,7 @@ def test_a_chapter_shows_its_code_and_offers_the_runnable_notebook(chapter, site
         lines = [line for line in cell.source.splitlines() if not line.startswith("#|")]
         assert "#| hide" in cell.source or "\n".join(lines).strip() in shown
     marks = [mark.get_text() for mark in soup.select(".export-mark")]
-    assert set(marks) == {f"exp.{chapter.module}"}
+    assert set(marks) == {f"saved in exp.{chapter.module}"}
     assert len(marks) == sum("#| hide" not in cell.source for cell in exported)
 
 
