@@ -14,7 +14,7 @@ const memory = (() => {
 })();
 const root = document.documentElement.dataset.content_root || "./";
 const line = () => innerHeight * 0.3; // what lies above it has been reached
-const above = (element) => element.getBoundingClientRect().top <= line();
+const above = (element) => element.getClientRects().length > 0 && element.getBoundingClientRect().top <= line();
 const lastAbove = (elements) => elements.findLast(above);
 
 // The entry of the contents for the last heading above the line is marked, and its sidebar scrolls to it.

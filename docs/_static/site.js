@@ -17,6 +17,7 @@ function loops() {
   const step = (by) => {
     show(now + by);
     history.replaceState(null, "", "#" + versions[now].id);
+    dispatchEvent(new Event("scroll")); // the contents follow
   };
   back.onclick = () => step(-1);
   on.onclick = () => step(1);
