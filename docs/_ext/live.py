@@ -7,6 +7,7 @@ from `exp/data/mnist`; the losses come from `docs/live/runs.json`. Scripts, styl
 import base64
 import html
 import json
+import math
 import re
 import zlib
 
@@ -75,7 +76,7 @@ def chart():
     return f"""<svg viewBox="0 0 600 260" role="img" aria-label="{says}"><path class="frame" d="M44 12V222H592"/>{ticks}
 <text x="592" y="239" text-anchor="end">10,000</text><text x="318" y="253" text-anchor="middle">images seen</text>
 <text transform="translate(13 117) rotate(-90)" text-anchor="middle">loss (nats)</text>
-<polyline class="theirs" points="{points}"/></svg>"""
+<path class="guessing" d="M44 {222 - 70 * math.log(10):.1f}H592"/><polyline class="theirs" points="{points}"/></svg>"""
 
 
 def js(name):

@@ -1,6 +1,6 @@
 // The curve: the loss of each mini-batch over the images seen. Grey: PyTorch's. Blue: this page's. Orange: smoothed.
 
-const MOST = 3;                                          // nats: higher losses are drawn at the edge, which the chart says
+const MOST = 3;                                          // nats: higher losses are drawn at the edge, and the page says so
 
 function svgElement(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -46,7 +46,7 @@ class Chart {
     const curve = (name, points) => svgElement("polyline", {
       class: name, points: thin(points).map(([seen, loss]) => `${x(seen).toFixed(1)},${y(loss).toFixed(1)}`).join(" ") });
     const text = (words, at, anchor, more = {}) => svgElement("text", { x: at[0], y: at[1], "text-anchor": anchor, ...more }, words);
-    const losses = smooth(ours.map(([, loss]) => loss)), above = ours.some(([, loss]) => !(loss <= MOST));
+    const losses = smooth(ours.map(([, loss]) => loss));
     this.box.replaceChildren(svgElement("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": says ?? "" },
       svgElement("path", { class: "frame", d: `M${left} ${top}V${bottom}H${right}` }),
       ...[0, 1, 2, 3].map((loss) => text(String(loss), [left - 7, y(loss) + 4], "end")),
@@ -56,8 +56,7 @@ class Chart {
       text("loss (nats)", [0, 0], "middle", { transform: `translate(13 ${(top + bottom) / 2}) rotate(-90)` }),
       svgElement("path", { class: "guessing", d: `M${left} ${y(Math.log(10))}H${right}` }),
       curve("theirs", theirs), curve("ours", ours), curve("smoothed", ours.map(([seen], i) => [seen, losses[i]])),
-      text("guessing: ln 10", [right - 2, y(Math.log(10)) - 6], "end"),
-      ...(above ? [text(`above ${MOST}: drawn at the edge`, [right - 2, top + 10], "end", { class: "above" })] : [])));
+    ));
   }
 }
 

@@ -153,6 +153,7 @@ class Page {
       : `Training loss: nothing trained yet.${run.proof ? " The grey band is PyTorch's run with these settings." : ""}`;
     this.chart.draw({ theirs: run.theirs(), ours: losses.map((loss, i) => [seen[i], loss]), images: epochs * run.settings.images, says });
     $("theirs-key").hidden = !run.proof;
+    $("above").hidden = !losses.some((loss) => !(loss <= MOST));
     say("batches", inEnglish(run.steps));
     say("loss", run.steps ? losses.at(-1).toFixed(3) : "–");
     say("speed", run.ms ? inEnglish(Math.round((1000 * run.images) / run.ms)) : "–");
