@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['fashion_classes', 'read_idx', 'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed',
-           'near', 'Outcome', 'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History',
-           'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff',
-           'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
+           'undisturbed', 'near', 'Outcome', 'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories',
+           'History', 'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines',
+           'Diff', 'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/01_data.ipynb #9f8f92cc
 from .nb_00 import *

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'MLP', 'SGD', 'ModuleList',
            'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx', 'show_images', 'get_mnist_data',
-           'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'Outcome', 'exercise', 'canvas', 'Picture',
-           'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs', 'Verdict',
-           'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput',
-           'LiveCurve', 'torch']
+           'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'undisturbed', 'near', 'Outcome', 'exercise', 'canvas',
+           'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs',
+           'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff', 'method_of', 'Table', 'ledger',
+           'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/02_minibatch_training.ipynb #cfbc326b
 from .nb_01 import *

@@ -7,8 +7,8 @@ __all__ = ['numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entrop
            'CrossEntropyLayer', 'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast', 'affine',
            'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate',
            'Model', 'MLP', 'SGD', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes',
-           'read_idx', 'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near',
-           'Outcome', 'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History',
+           'read_idx', 'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'undisturbed',
+           'near', 'Outcome', 'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History',
            'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff',
            'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
