@@ -7,7 +7,7 @@ SHARED = "def _load("                   # the reader that both datasets share
 
 BUGS = [
     Bug("the sixteen bytes of the header taken for pixels: images one row off",
-        "bytearray(raw[16:])", "bytearray(raw[:-16])"),
+        "bytearray(raw), dtype=torch.uint8, offset=16)", "bytearray(raw[:-16]), dtype=torch.uint8)"),
     Bug("images read one byte off",
         "    return torch.frombuffer(data, dtype=torch.uint8).reshape(shape)",
         "    return torch.frombuffer(data, dtype=torch.uint8).roll(-1).reshape(shape)"),
@@ -17,11 +17,12 @@ BUGS = [
     Bug("images transposed",
         "images.flatten(1).float()", "images.mT.flatten(1).float()", cell=FIRST),
     Bug("the quick reader takes the file's last bytes for its first",
-        "bytearray(raw[start:])", "bytearray(raw[:-start])"),
+        "bytearray(raw), dtype=torch.uint8, offset=start)", "bytearray(raw[:-start]), dtype=torch.uint8)"),
     Bug("signed bytes are taken for unsigned ones",
         'magic[:3] != b"\\0\\0\\x08" or', 'magic[:2] != b"\\0\\0" or'),
     Bug("labels read one byte off",
-        "bytearray(raw_labels[8:])", "bytearray(raw_labels[7:-1])"),
+        "bytearray(raw_labels), dtype=torch.uint8, offset=8)",
+        "bytearray(raw_labels[:-1]), dtype=torch.uint8, offset=7)"),
     Bug("labels shifted by one against the images",
         "div_(255), labels.long()", "div_(255), labels.roll(1).long()", cell=FIRST),
     Bug("sizes read with the least significant byte first",
