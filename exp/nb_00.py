@@ -44,7 +44,8 @@ def undisturbed(
     *things,   # data loaders, models, and whatever else may hold generators
 ):
     "Put random numbers back in the end: PyTorch's, Python's, NumPy's, those in `things`."
-    handles = [(random.getstate, random.setstate), (torch.get_rng_state, torch.set_rng_state)]
+    handles = [(random.getstate, random.setstate),
+               (torch.get_rng_state, torch.set_rng_state)]
     if numpy := sys.modules.get("numpy"):
         handles.append((numpy.random.get_state, numpy.random.set_state))
     handles += [(own.get_state, own.set_state) for own in _generators(things)]
