@@ -7,6 +7,7 @@ find it without any other edit.
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -106,6 +107,8 @@ def grown(once, copy_project):
             (root / name).write_bytes((kept.ROOT / name).read_bytes())
         for path in (kept.ROOT / "docs" / "playground").glob("*.png"):
             (root / "docs" / "playground" / path.name).write_bytes(path.read_bytes())
+        mnist = "exp/data/mnist"  # the page that trains packs its images
+        shutil.copytree(kept.ROOT / mnist, root / mnist)
         made = [nbformat.v4.new_markdown_cell(HEAD), *map(nbformat.v4.new_code_cell, CODE)]
         made.append(nbformat.v4.new_markdown_cell("`accuracy` is ours, `normalize` is chapter 02's."))
         nbformat.write(nbformat.v4.new_notebook(cells=made), root / "nbs" / "16_tiny.ipynb")

@@ -82,6 +82,7 @@ def open_page(browser, url, width=1300, theme="light", **options):
     page.on("request", lambda r: problems.append(f"asked {r.url}") if not r.url.startswith(allowed) else None)
     page.goto(url)
     page.wait_for_load_state("load")
+    page.locator("[aria-busy=true]").wait_for(state="detached")  # a page that is still being made says so
     return page, problems
 
 

@@ -144,6 +144,7 @@ class Page {
       caption.textContent = `unit ${changes[i].unit}`;
     });
     this.showRun();
+    $("train").removeAttribute("aria-busy");             // the first news: now the page is whole
   }
 
   showRun() {
@@ -279,6 +280,7 @@ function showLiveLoop() {
 }
 
 document.addEventListener("DOMContentLoaded", async () => {
+  $("train").setAttribute("aria-busy", "true");
   try {
     const [train, valid] = await unpackDigits(digits);
     document.documentElement.classList.add("live");
@@ -286,6 +288,7 @@ document.addEventListener("DOMContentLoaded", async () => {
     window.live = new Page(train, valid);
   } catch (error) {
     document.documentElement.classList.remove("live");
+    $("train").removeAttribute("aria-busy");
     $("missing").textContent ||= `This page could not start: ${error.message}`;
     throw error;
   }
