@@ -117,7 +117,7 @@ def idiom(work, **options):
     import torch.nn.functional as F
     from torch.utils.data import DataLoader, TensorDataset
 
-    loader = DataLoader(TensorDataset(work.x, work.y), batch_size=work.batch_size, **options)
+    loader = DataLoader(TensorDataset(work.x, work.y), **{"batch_size": work.batch_size} | options)
     model = torch.nn.Sequential(*work.layers())
     optim = torch.optim.SGD(model.parameters(), lr=work.lr)
     losses, accs = [], []
@@ -133,6 +133,27 @@ def idiom(work, **options):
                 loss.backward()
                 optim.step()
     return model
+
+
+@variant("idiom-shuffled", "PyTorch idiom, shuffled", "peer", shuffled=True)
+def idiom_shuffled(work):
+    "The same, in another order every epoch."
+    return idiom(work, shuffle=True)
+
+
+@variant("idiom-whole", "PyTorch idiom, whole batches", "peer")
+def idiom_whole(work, kind="SequentialSampler"):
+    "The same; a batch sampler asks the dataset for a whole batch at once, as chapter 02 shows after its bars."
+    from torch.utils import data as torch_data
+
+    order = getattr(torch_data, kind)(range(len(work.x)))
+    return idiom(work, sampler=torch_data.BatchSampler(order, work.batch_size, drop_last=False), batch_size=None)
+
+
+@variant("idiom-whole-shuffled", "PyTorch idiom, whole batches, shuffled", "peer", shuffled=True)
+def idiom_whole_shuffled(work):
+    "The same, in another order every epoch."
+    return idiom_whole(work, "RandomSampler")
 
 
 @variant("idiom-workers", "PyTorch idiom, two workers", "peer")
