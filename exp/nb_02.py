@@ -102,17 +102,13 @@ def evaluate(
 ) -> tuple:       # mean loss and accuracy over all labels
     "Evaluate a model on a whole set, each label once. Raise `ValueError`, `TypeError`."
     _check_loader(dataloader)
-    order = getattr(dataloader, "generator", None)
-    before = order and order.get_state()
     n = loss = right = 0
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), undisturbed(dataloader, model):
         for xb, yb in dataloader:
             logits = model(xb)
             loss += yb.numel() * criterion(logits, yb).item()
             right += _hits(logits, yb).sum().item()
             n += yb.numel()
-    if order:
-        order.set_state(before)
     if not n:
         raise ValueError("found no mini-batch to evaluate: "
                          "is the data loader an iterator that is used up?")
@@ -138,7 +134,7 @@ class Model:
         self._layers().pop(name, None)
 
     def _layers(self):
-        return self.__dict__.setdefault("_modules", {})  # an empty dict at the first call
+        return self.__dict__.setdefault("_modules", {})  # an empty one at the first call
 
     def parameters(self) -> list:
         "List its own `nn.Parameter`s, then those of its layers; a shared one once."
@@ -396,7 +392,7 @@ def _check_optim(model, optim):
     alone = [{"params": getattr(optim, "parameters", None)}]         # what ours says
     groups = getattr(optim, "param_groups", alone)
     moved = [p for group in groups for p in group["params"] or []]
-    mine = getattr(model, "parameters", list)()
+    mine = getattr(model, "parameters", list)()          # none to tell: list() is empty
     if moved and not set(moved) & set(mine):
         raise ValueError("optim: found parameters of another model, expected those of this "
                          "one. Was the model made anew, and the optimiser not?")

@@ -39,7 +39,7 @@ BUGS = [
         "            loss += criterion(logits, yb).item()\n"
         "            right += accuracy(logits, yb).item()\n            n += 1"),
     Bug("evaluate draws from the generator that the training loader draws from",
-        "        order.set_state(before)", "        order.get_state()"),
+        "with torch.no_grad(), undisturbed(dataloader, model):", "with torch.no_grad():"),
     Bug("evaluate: accuracy of the last batch",
         "            right += _hits(logits, yb).sum().item()\n            n += yb.numel()",
         "            n += yb.numel()\n            right = round(n * accuracy(logits, yb).item())"),

@@ -1,7 +1,12 @@
 """The training pieces against PyTorch's: values, gradients, contracts, and every error."""
 
+import json
 import math
+import random
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch.nn.functional as F
 from hypothesis import given
@@ -772,6 +777,192 @@ def test_labels_outside_the_classes_stop_training():
     model = net()
     with pytest.raises(ValueError, match="labels from 0 to 3, expected 0 to 2"):
         fit(DataLoader(Dataset(x, y + (y == 2)), 16), model, cross_entropy_loss, SGD(model.parameters()))
+
+
+# Evaluating disturbs nothing
+
+
+class Drawing(Dataset):
+    "Add to each input random numbers from Python's, NumPy's or PyTorch's shared source."
+
+    def __init__(self, x, y, source):
+        super().__init__(x, y)
+        self.draw = {"random": random.random, "numpy": np.random.rand, "torch": lambda: torch.rand(()).item()}[source]
+
+    def __getitem__(self, i):
+        x, y = super().__getitem__(i)
+        return x + self.draw(), y
+
+
+def shared_samplers(ds, generator):
+    "Return a loader of PyTorch's whose sampler, and not the loader, has the generator."
+    return data.DataLoader(ds, 16, sampler=data.RandomSampler(ds, generator=generator))
+
+
+LOADERS = {
+    "ours": lambda ds, generator: DataLoader(ds, 16, True, generator),
+    "PyTorch's": lambda ds, generator: data.DataLoader(ds, 16, True, generator=generator),
+    "a sampler": shared_samplers,
+    "no generator": lambda ds, generator: data.DataLoader(ds, 16, True),
+}
+
+
+@pytest.mark.parametrize("source", ["random", "numpy", "torch"])
+@pytest.mark.parametrize("make", LOADERS.values(), ids=LOADERS)
+def test_training_is_the_same_with_and_without_validation(make, source):
+    ran = []
+    for judged in (False, True):
+        model, generator = net(), torch.Generator().manual_seed(1)
+        loader, valid = (make(Drawing(*blobs(n), source), generator) for n in (60, 30))
+        valid = valid if judged else None
+        ran.append(fit(loader, model, cross_entropy_loss, SGD(model.parameters()), 3, valid).losses)
+    assert ran[0] == ran[1]
+
+
+@pytest.mark.parametrize("make", LOADERS.values(), ids=LOADERS)
+def test_an_evaluation_that_fails_puts_random_numbers_back_too(make):
+    def fails(logits, y):
+        raise ZeroDivisionError
+
+    generator = torch.Generator().manual_seed(1)
+    loader, model = make(Drawing(*blobs(30), "random"), generator), net()
+    before = random.getstate(), torch.get_rng_state().tolist(), generator.get_state().tolist()
+    with pytest.raises(ZeroDivisionError):
+        evaluate(loader, model, fails)
+    assert before == (random.getstate(), torch.get_rng_state().tolist(), generator.get_state().tolist())
+
+
+# The exercises: each wrong answer gets its own hint
+
+
+ANSWERS = ["top_k_accuracy", "masked_cross_entropy", "smooth_cross_entropy", "linear", "decaying_sgd", "momentum_sgd",
+           "even_batches"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checks():
+    "Return the names that the checks need, and the checks, from the notebook's cells."
+    path = Path(__file__).parents[2] / "nbs" / "02_minibatch_training.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names = dict.fromkeys(["top_k_accuracy", "masked_cross_entropy", "smooth_cross_entropy", "Linear", "DecayingSGD",
+                           "MomentumSGD", "EvenBatches"])  # fmt: skip
+    exec("import math\nfrom torch import nn\nimport torch.nn.functional as F\nfrom exp.nb_02 import *", names)
+    exec("x_train = torch.linspace(-1, 1, 80).reshape(5, 16)", names)
+    helpers = "def fresh(", "def three_steps(", "def seeded("
+    for start in (*helpers, *(f"@exercise\ndef check_{name}" for name in ANSWERS)):
+        [cell] = [source for source in sources if source.startswith(start)]
+        exec(cell, names)
+    return names
+
+
+def linear(body, forward="xb @ self.weight.T + self.bias"):
+    "Write a class `Linear` whose `__init__` is `body`."
+    lines = "".join(f"        {line}\n" for line in ["b = n_in ** -0.5", *body])
+    return ("class Linear(Model):\n    def __init__(self, n_in, n_out):\n" + lines
+            + f"    def forward(self, xb):\n        return {forward}\n")  # fmt: skip
+
+
+def optimiser(name, step, more=""):
+    "Write an optimiser whose step is `step`."
+    what = {"DecayingSGD": "weight_decay", "MomentumSGD": "momentum"}[name]
+    lines = "".join(f"        {line}\n" for line in step)
+    return (f"class {name}(SGD):\n    def __init__(self, parameters, lr=0.1, {what}=0.9):\n"
+            f"        super().__init__(parameters, lr)\n        self.{what} = {what}\n"
+            f"        self.velocities = [torch.zeros_like(p) for p in self.parameters]\n"
+            f"    @torch.no_grad()\n    def step(self):\n{lines}")  # fmt: skip
+
+
+def batches(body, length="math.ceil(len(self.dataset) / self.batch_size)"):
+    "Write a loader whose `__iter__` ends with `body`; `order` is made."
+    return ("class EvenBatches(DataLoader):\n"
+            f"    def __len__(self):\n        return {length}\n"
+            "    def __iter__(self):\n        n, g = len(self.dataset), self.generator\n"
+            "        order = torch.randperm(n, generator=g) if self.shuffle else torch.arange(n)\n"
+            f"        {body}\n")  # fmt: skip
+
+
+W, B = ("self.{} = nn.Parameter(torch.empty({}).uniform_(-b, b))".format(*pair) for pair in
+        (("weight", "n_out, n_in"), ("bias", "n_out")))  # fmt: skip
+WITH_GRADIENT = "for p in [p for p in self.parameters if p.grad is not None]:"
+EACH = "for p in self.parameters:"
+DECAY = f"{WITH_GRADIENT} p.grad.add_(p, alpha=%s * self.weight_decay)"
+LATER, LAST = "[p.mul_(1 - %s * self.weight_decay) for p in self.parameters]", "super().step()"
+PAIRS = "for p, v in [pair for pair in zip(self.parameters, self.velocities) if pair[0].grad is not None]:"
+ROLL = f"{PAIRS} v.mul_(self.momentum).add_(p.grad%s); p.add_(v, alpha=-self.lr)"
+KEPT = "cross_entropy_loss(z[y != i], y[y != i])"
+EVEN = "yield from (self.dataset[part.tolist()] for part in %s)"
+
+
+@pytest.mark.parametrize(
+    "check, answer, words",
+    [
+        ("top_k_accuracy", "lambda z, y, k: None", "is a `return` missing"),
+        ("top_k_accuracy", "lambda z, y, k: (z.topk(k, 1).indices == y[:, None]).float().mean()", "Averaged over n"),
+        ("top_k_accuracy", "lambda z, y, k: (z.topk(k, 1).values == y[:, None]).any(1).float().mean()", "not values"),
+        ("top_k_accuracy", "lambda z, y, k: (z.topk(k, 1).indices == y[:, None]).all(1).float().mean()", "any"),
+        ("top_k_accuracy", "lambda z, y, k: (z.topk(k, 1).indices == y[:, None]).any(1).float().mean()", "solved"),
+        ("masked_cross_entropy", "lambda z, y, i=-100: None", "is a `return` missing"),
+        ("masked_cross_entropy", f"lambda z, y, i=-100: {KEPT} * (y != i).float().mean()",
+         "Divided by 5"),
+        ("masked_cross_entropy", "lambda z, y, i=-100: (log_softmax(z).gather(1, y[:, None])[:, 0] * (y != i)).mean()",
+         "names no column"),
+        ("masked_cross_entropy", "lambda z, y, i=-100: cross_entropy_loss(z, y.clamp(min=0))", "read as a 0"),
+        ("masked_cross_entropy", "lambda z, y, i=-100: cross_entropy_loss(z[y >= 0], y[y >= 0])", "fixed in the code"),
+        ("masked_cross_entropy", "cross_entropy_loss", "takes 2 positional|expected 0 to 9"),
+        ("masked_cross_entropy", f"lambda z, y, i=-100: {KEPT}", "solved"),
+        ("smooth_cross_entropy", "lambda z, y, eps: None", "is a `return` missing"),
+        ("smooth_cross_entropy", "lambda z, y, eps: nll(log_softmax(z), y) - eps * log_softmax(z).mean()", "lost its"),
+        ("smooth_cross_entropy", "lambda z, y, eps: F.cross_entropy(z, y, label_smoothing=eps)", "solved"),
+        ("linear", linear(["self.weight, self.bias = torch.ones(n_out, n_in), torch.ones(n_out)"]), "nn.Parameter"),
+        ("linear", linear([W, "self.bias = torch.zeros(n_out)"]), "Where is the other one"),
+        ("linear", linear([B, W]), "Weight first"),
+        ("linear", linear(["bias = torch.empty(n_out).uniform_(-b, b)", W, "self.bias = nn.Parameter(bias)"]),
+         "Was the bias drawn first"),
+        ("linear", linear([W.replace("n_out, n_in", "n_in, n_out"), B]), "outputs in front"),
+        ("linear", linear([W.replace("(-b, b)", "(0, b)"), B]), "from -1/4 to 1/4, found 0.0"),
+        ("linear", linear([W.replace("(-b, b)", "(-b * b, b * b)"), B]), "from -1/4 to 1/4, found -0.06"),
+        ("linear", linear([W, "self.bias = nn.Parameter(torch.zeros(n_out))"]), "the bias is not the one"),
+        ("linear", linear([W, B], "xb @ self.weight.T"), "the output differs"),
+        ("linear", linear([W, B]), "solved"),
+        ("decaying_sgd", optimiser("DecayingSGD", [DECAY % 1]), "not moved at all"),
+        ("decaying_sgd", optimiser("DecayingSGD", [LAST]), "plain SGD"),
+        ("decaying_sgd", optimiser("DecayingSGD", [DECAY % -1, LAST]), "added to the gradient, or subtracted"),
+        ("decaying_sgd", optimiser("DecayingSGD", [DECAY % 2, LAST]), "A factor of 2"),
+        ("decaying_sgd", optimiser("DecayingSGD", [LAST, LATER % "1"]), "times lr, like the rest"),
+        ("decaying_sgd", optimiser("DecayingSGD", [LAST, LATER % "self.lr"]), "comes too late"),
+        ("decaying_sgd", optimiser("DecayingSGD", [LATER % "self.lr", LAST]), "5 stays 5"),
+        ("decaying_sgd", optimiser("DecayingSGD", [DECAY.replace(WITH_GRADIENT, EACH) % 1, LAST]),
+         "has the gradient None"),
+        ("decaying_sgd", optimiser("DecayingSGD", [DECAY % 1, LAST]), "solved"),
+        ("momentum_sgd", optimiser("MomentumSGD", [LAST]), "without momentum"),
+        ("momentum_sgd", optimiser("MomentumSGD", [ROLL % ", alpha=1 - self.momentum"]), "takes a tenth"),
+        ("momentum_sgd", optimiser("MomentumSGD", [ROLL % "", LAST]), "moves p twice"),
+        ("momentum_sgd", optimiser("MomentumSGD", [f"for p, v in zip(self.parameters, self.velocities): "
+                                                   f"{(ROLL % '')[len(PAIRS):]}"]), "has the gradient None"),
+        ("momentum_sgd", optimiser("MomentumSGD", [ROLL % ""]), "solved"),
+        ("even_batches", batches(EVEN % "order.chunk(len(self))"), "the last is short"),
+        ("even_batches", batches(EVEN % "order.tensor_split(n // self.batch_size)"), "4 samples in a batch at most"),
+        ("even_batches", batches(EVEN % "order.tensor_split(len(self))", "super().__len__()"), "drop_last=True: exp"),
+        ("even_batches", batches(EVEN % "order.tensor_split(-(-n // self.batch_size))", "super().__len__()"),
+         "a length of 3, found 2"),
+        ("even_batches", batches(EVEN % "torch.randperm(n, generator=g).tensor_split(len(self))"), "0 to 9 in order"),
+        ("even_batches", batches(EVEN % "torch.arange(n).tensor_split(len(self))"), "with the loader's generator"),
+        ("even_batches", batches(EVEN % "order[:n - n % self.batch_size].split(self.batch_size)"), "expected all 10"),
+        ("even_batches", batches(EVEN % "order.tensor_split(len(self))"), "solved"),
+    ],
+    ids=range(47),
+)  # fmt: skip
+def test_each_wrong_answer_gets_its_hint(checks, check, answer, words):
+    space = dict(checks)
+    if answer.startswith("class"):
+        exec(answer, space)
+        found = space[re.match(r"class (\w+)", answer)[1]]
+    else:
+        found = eval(answer, space)
+    outcome = checks[f"check_{check}"](found)
+    assert re.search(words, outcome.message) and outcome.solved == (words == "solved"), outcome.message
+    assert len(outcome.message) < 400
 
 
 # The module
