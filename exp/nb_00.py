@@ -39,6 +39,7 @@ def _generators(things):
         waiting += list(parts)[:100] if inside else getattr(thing, "__dict__", {}).values()
     return [thing for thing in seen.values() if isinstance(thing, torch.Generator)]
 
+# %% ../nbs/00_workbench.ipynb #b0c2e275
 @contextmanager
 def undisturbed(
     *things,   # data loaders, models, and whatever else may hold generators
