@@ -19,8 +19,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from bs4 import BeautifulSoup
 import torch.utils.data
+from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
