@@ -144,6 +144,7 @@ class Page {
       caption.textContent = `unit ${changes[i].unit}`;
     });
     this.showRun();
+    document.documentElement.dataset.liveReady = "";
     $("train").removeAttribute("aria-busy");             // the first news: now the page is whole
   }
 
@@ -288,6 +289,7 @@ document.addEventListener("DOMContentLoaded", async () => {
     window.live = new Page(train, valid);
   } catch (error) {
     document.documentElement.classList.remove("live");
+    document.documentElement.dataset.liveReady = "";
     $("train").removeAttribute("aria-busy");
     $("missing").textContent ||= `This page could not start: ${error.message}`;
     throw error;
