@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import time
 
 from bench.results import summary
 
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
-READY = "window.live"
+READY = "Boolean(window.live)"
 EPOCH = """async () => {
     const run = live.run, before = run.ms, done = run.steps + run.perEpoch;
     live.trainOrPause();
@@ -28,7 +29,9 @@ def epochs(page, rounds):
         browser = playwright.chromium.launch(executable_path=path, args=quiet)
         tab = browser.new_page()
         tab.goto(page.as_uri())
-        tab.wait_for_function(READY, timeout=60_000)
+        end = time.monotonic() + 60
+        while not tab.evaluate(READY) and time.monotonic() < end:
+            tab.wait_for_timeout(50)
         times = [tab.evaluate(EPOCH) for _ in range(rounds + 1)]
         browser.close()
     return summary(times[1:])

@@ -3,7 +3,9 @@
 The styles are `_static/type.css` (fonts, colours), `code.css`, `site.css` and `print.css`.
 """
 
+import base64
 import re
+from pathlib import Path
 
 from docutils import nodes
 from pygments.formatters import HtmlFormatter
@@ -13,6 +15,7 @@ STYLES = {"type.css": 500, "code.css": 500, "print.css": 900}  # in this order; 
 FITS = 40  # characters: a line of so many fits on a phone
 DEEPEST = 16  # characters: what is indented more goes on here
 EXERCISE, TRAP = re.compile(r"\d+ · "), re.compile(r"\btrap\b", re.IGNORECASE)
+FONT = re.compile(r"url\((fonts/[^)]+)\)")
 COLUMNS = re.compile(r"\S {2,}\S|[─│┌└├]|^ +\S", re.MULTILINE)
 EFFORT = re.compile(r"([●○]{3}) · (\d+ minutes?)\. *")
 EFFORT_LINE = '<p class="effort"><span class="dots" role="img" aria-label="difficulty {} of 3">{}</span> {}</p>'
@@ -69,6 +72,19 @@ def frame(section):
         paragraph.replace(text, nodes.Text(text[match.end() :]))
 
 
+def embed_fonts(app, error):
+    "Put the fonts into the styles: a page is drawn with them at once, so nothing moves when they arrive."
+
+    def data(match):
+        return f"url(data:font/woff2;base64,{base64.b64encode((static / match[1]).read_bytes()).decode()})"
+
+    static = Path(app.outdir) / "_static"
+    for path in [] if error or app.builder.format != "html" else sorted(static.glob("*.css")):
+        text = path.read_text(encoding="utf-8")
+        if FONT.search(text):
+            path.write_text(FONT.sub(data, text), encoding="utf-8", newline="\n")
+
+
 def setup(app):
     PygmentsBridge.html_formatter = Hanging
     for name, order in STYLES.items():
@@ -76,4 +92,5 @@ def setup(app):
     app.add_js_file("looks.js", loading_method="defer")
     app.connect("doctree-read", dress)
     app.connect("doctree-read", mark_sentences)
+    app.connect("build-finished", embed_fonts)
     return {"parallel_read_safe": True}

@@ -6,7 +6,7 @@ from axe_playwright_python.sync_playwright import Axe
 from docs._ext import live
 from docs.live import runs
 from exp.nb_02 import History, near, same, torch
-from tests.proofs.test_pages import AXE, COLOURS, THEMES, WIDTHS, open_page
+from tests.proofs.test_pages import AXE, COLOURS, THEMES, WIDTHS, open_page, until
 from tools.chapters import ROOT
 
 STATIC = ROOT / "docs" / "_static" / "live"
@@ -36,6 +36,9 @@ ROUNDING = [
     ("the bias is added after rounding", "new Matrix(x.rows, this.weight.rows), this.bias.data)",
      "new Matrix(x.rows, this.weight.rows)).plus(this.bias.data)"),  # `plus` is in TRY
 ]  # fmt: skip
+# Where a program is wider than its box, the keyboard can reach it: the theme looks again when the width changes.
+REACHED = """[...document.querySelectorAll(".live-program pre")]
+    .every(box => box.scrollWidth <= box.clientWidth || box.tabIndex === 0)"""
 # Run train.js, changed or not, with stored settings; return the verdict on its losses.
 TRY = """async ([source, index, steps]) => {
     const { Matrix, prepare } = new Function(source + "; return { Matrix, prepare };")();
@@ -164,7 +167,7 @@ def press(page, name):
 
 
 def judged(page):
-    page.wait_for_function("live.run.judged && live.run.resting", timeout=120_000)
+    until(page, "live.run.judged && live.run.resting", 120)
 
 
 @pytest.mark.browser
@@ -206,9 +209,9 @@ def test_train_draw_and_look(visit):
     for keys in (["ArrowUp"] * 9, ["Space"], ["ArrowDown"] * 18, ["Space"]):
         for key in keys:
             page.keyboard.press(key)
-    page.wait_for_function("document.getElementById('live-reads').textContent.startsWith('It reads a 1')")
+    until(page, "document.getElementById('live-reads').textContent.startsWith('It reads a 1')")
     page.keyboard.press("Delete")
-    page.wait_for_function("document.getElementById('live-reads').textContent === 'Draw a digit.'")
+    until(page, "document.getElementById('live-reads').textContent === 'Draw a digit.'")
     box = pad.bounding_box()  # by mouse: a 0
     page.mouse.move(box["x"] + 190, box["y"] + 140)
     page.mouse.down()
@@ -216,19 +219,19 @@ def test_train_draw_and_look(visit):
         angle = torch.tensor(2 * torch.pi * k / 24)
         page.mouse.move(box["x"] + 140 + 50 * angle.cos().item(), box["y"] + 140 + 80 * angle.sin().item())
     page.mouse.up()
-    page.wait_for_function("document.getElementById('live-reads').textContent.startsWith('It reads a 0')")
+    until(page, "document.getElementById('live-reads').textContent.startsWith('It reads a 0')")
     page.locator("#live-clear").click()
-    page.wait_for_function("document.getElementById('live-reads').textContent === 'Draw a digit.'")
+    until(page, "document.getElementById('live-reads').textContent === 'Draw a digit.'")
     touch, y = page.context.new_cdp_session(page), page.evaluate("scrollY")  # by touch: a 7
     places = [(80, 60), (140, 60), (200, 60), (180, 110), (160, 160), (145, 220)]
     for kind, (left, top) in zip(["touchStart"] + ["touchMove"] * 5, places):
         at = [{"x": box["x"] + left, "y": box["y"] + top}]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    page.wait_for_function("document.getElementById('live-reads').textContent.startsWith('It reads a 7')")
+    until(page, "document.getElementById('live-reads').textContent.startsWith('It reads a 7')")
     assert page.evaluate("scrollY") == y
     page.locator("#live-sample").click()
-    page.wait_for_function("document.getElementById('live-reads').textContent.startsWith('It reads a 3')")
+    until(page, "document.getElementById('live-reads').textContent.startsWith('It reads a 3')")
 
     page.set_viewport_size({"width": 390, "height": 844})
     page.evaluate("document.getElementById('live-train').scrollIntoView()")  # at 390 px: seen together
@@ -238,7 +241,7 @@ def test_train_draw_and_look(visit):
     page.evaluate("document.querySelector('.bd-main details, details').open = true")
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 844})
-        page.wait_for_function("document.querySelector('.live-program pre').tabIndex === 0")  # the theme looks again
+        until(page, REACHED)
         for theme in THEMES:
             page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
             assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
@@ -258,7 +261,7 @@ def test_settings_the_address_the_program_and_the_end_of_a_run(visit):
     assert page.locator("#live-go").is_disabled() and page.locator("#live-above").is_visible()
 
     page.evaluate("() => { location.hash = 'batch=99999&hidden=-3&images=500&lr=7&order=odd&seed=x&drop=true'; }")
-    page.wait_for_function("live.run.settings.images === 500")
+    until(page, "live.run.settings.images === 500")
     asked = page.evaluate("live.run.settings")
     assert asked == runs.CHAPTER | {"batch": 500, "hidden": 1, "images": 500, "drop": True}
     page.locator("#live-chapter").click()
@@ -316,7 +319,7 @@ def test_without_a_worker_without_javascript_and_in_an_old_browser(visit, browse
     context.add_init_script("delete window.DecompressionStream;")
     page = context.new_page()
     page.goto((site / "live.html").as_uri())
-    page.wait_for_function("document.getElementById('live-missing').textContent.includes('lacks DecompressionStream')")
+    until(page, "document.getElementById('live-missing').textContent.includes('lacks DecompressionStream')")
     context.close()
 
 

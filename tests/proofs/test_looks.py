@@ -46,6 +46,8 @@ INKS = """() => [...new Set([...document.querySelectorAll("main :is(h1, h2, h3, 
 BEYOND = """() => [...document.querySelectorAll("main :is(pre, img, table, p)")]
     .filter(box => box.getBoundingClientRect().right > innerWidth + 1).map(box => box.outerHTML.slice(0, 200))"""
 FURNITURE = ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-area, .copybtn, .stepper"
+ASKED_FOR_FONTS = """() => performance.getEntriesByType("resource").map(each => each.name)
+    .filter(name => name.includes("_static/fonts/"))"""
 STYLE = "([selector, name]) => getComputedStyle(document.querySelector(selector))[name]"
 
 
@@ -249,6 +251,7 @@ def test_the_fonts_are_ours_and_light(open_page):
     families = {path.stem.rstrip("-0123456789italc") for path in files}
     assert len(list(FONTS.glob("LICENSE-*.txt"))) == len(families) == 6, families
     page = open_page("chapters/02_minibatch_training")
+    assert page.evaluate(ASKED_FOR_FONTS) == []  # the styles hold them: nothing moves when one arrives
     loaded = page.evaluate("""async () => {
         const asked = ["16px Prose", "italic 16px Prose", "600 16px Prose", "16px Menu", "600 16px Menu", "16px Code"];
         const found = await Promise.all(asked.map(font => document.fonts.load(font)));

@@ -71,7 +71,8 @@ def loaded(site, name, html):
 
     def size(pattern):
         files = {place / address.partition("?")[0] for address in re.findall(pattern, html)}
-        return sum(path.resolve().stat().st_size for path in files)
+        texts = [path.resolve().read_bytes() for path in files]
+        return sum(len(re.sub(rb"url\(data:font[^)]*\)", b"", text)) for text in texts)
 
     return {
         "html": len(html.encode()),
