@@ -4,6 +4,7 @@ import json
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from PIL import Image
 
 from tools.chapters import ROOT
 
@@ -16,7 +17,10 @@ class BenchChart(Directive):
         results = ROOT / "bench" / "results.json"
         env.note_dependency(str(results))
         chart = json.loads(results.read_text(encoding="utf-8"))["chart"]
-        return [nodes.figure("", nodes.image(uri=f"../bench/{chart['file']}", alt=chart["alt"]))]
+        with Image.open(ROOT / "bench" / chart["file"]) as image:  # two dots a pixel; its place is kept while it loads
+            width, height = (str(side // 2) for side in image.size)
+        uri = f"../bench/{chart['file']}"
+        return [nodes.figure("", nodes.image(uri=uri, alt=chart["alt"], width=width, height=height))]
 
 
 def setup(app):

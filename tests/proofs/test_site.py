@@ -95,6 +95,14 @@ def test_what_a_page_loads_has_a_limit_scripts_counted(site, text):
 
 
 @pytest.mark.all_chapters
+def test_each_image_has_its_size_before_it_is_loaded(site, text):
+    names = [path.relative_to(site).with_suffix("").as_posix() for path in site.glob("**/*.html")]
+    images = [image for name in names for image in re.findall(r"<img[^>]*>", text(name))]
+    assert len(images) > 80
+    assert [image for image in images if not (' width="' in image and ' height="' in image)] == []
+
+
+@pytest.mark.all_chapters
 def test_formulas_are_no_tex(text):
     pattern = r'class="math"[^>]*>(.*?)</(?:span|div)>'
     found = [math for each in CHAPTERS for math in re.findall(pattern, text(f"chapters/{each.stem}"))]
