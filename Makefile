@@ -7,6 +7,8 @@ PYTHON ?= python3
 PY     := .venv/bin/python
 CONSTRAINTS ?= constraints.txt
 export CONSTRAINTS
+# Python keeps what it has compiled, even where it is told not to: PyTorch is imported in 2 s then, else in 8 s.
+unexport PYTHONDONTWRITEBYTECODE
 # JupyterLab refuses to run as root unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 

@@ -61,7 +61,7 @@ def run(python, name, threads, batch_size, epochs):
 def environment(threads):
     "Return the environment of a run: our modules, and as many threads in every library that has its own idea of it."
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
-    return os.environ | limits | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return os.environ | limits | {"PYTHONPATH": str(ROOT)}
 
 
 def cases(names, threads, scaling):

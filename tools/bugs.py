@@ -86,11 +86,13 @@ def verdict(error, names):
 
 
 def start_shell():
-    "Start IPython in this process: no history file, one thread, warnings as errors."
+    "Start IPython in this process: no history file, one thread, warnings as errors; what is slow to import is there."
+    import torch
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
     shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    torch.optim.SGD([torch.zeros(1)], lr=0.1)  # the first optimiser imports for a second: here once, else in each child
     warnings.simplefilter("error")
     return shell
 
