@@ -46,7 +46,8 @@ class Bugs(Directive):
         place = f"chapters/{chapter.stem}.html#{nodes.make_id(title)}"
         link = nodes.reference("", title, refuri=place, internal=True)
         by = nodes.paragraph("", f"{WORDS[result['by']]}, in ", link)
-        left = [nodes.paragraph("", bug.name), nodes.raw("", folded, format="html")]
+        place = nodes.make_id(f"bug-{chapter.module}-{bug.name}")
+        left = [nodes.paragraph("", bug.name, ids=[place]), nodes.raw("", folded, format="html")]
         return left, [by, nodes.raw("", f"<pre>{html.escape(result['check'])}</pre>", format="html")]
 
 

@@ -1,5 +1,6 @@
 """Where am I: home, contents, the strip of the series, search, glossary, weight."""
 
+import ast
 import functools
 import re
 import subprocess
@@ -108,6 +109,26 @@ def test_formulas_are_no_tex(text):
     found = [math for each in CHAPTERS for math in re.findall(pattern, text(f"chapters/{each.stem}"))]
     assert len(found) > 100
     assert [math for math in found if not math.startswith("<math") or re.search(r"\\\w|\$", math)] == []
+
+
+# Places
+
+
+def test_what_a_cell_defines_and_each_solution_can_be_linked_to(chapter, text):
+    html = text(f"chapters/{chapter.stem}")
+    ids = re.findall(r'<\w+[^>]* id="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    exported = [cell for cell in chapter.code_cells if "#| export" in cell.source]
+    nodes = [node for cell in exported for node in ast.parse(cell.source).body]
+    names = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    assert {f"def-{name}" for name in names} <= set(ids) and names
+    assert sum(each.endswith("-solution") for each in ids) == len(chapter.exercises)
+
+
+@pytest.mark.all_chapters
+def test_each_planted_bug_can_be_linked_to(text):
+    places = re.findall(r'id="(bug-nb-[^"]+)"', text("bugs"))
+    assert len(places) == len(set(places)) == sum(len(bugs.table(each)) for each in CHAPTERS)
 
 
 def test_a_command_that_is_not_known_ends_the_build():
