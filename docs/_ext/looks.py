@@ -1,4 +1,4 @@
-"""How chapters look: lines of code that wrap below their own start, framed exercises, traps with a sign.
+"""How chapters look: lines of code that wrap below their own start, refactors as one block, framed exercises, traps.
 
 The styles are `_static/type.css` (fonts, colours), `code.css`, `site.css` and `print.css`.
 """
@@ -15,6 +15,7 @@ STYLES = {"type.css": 500, "code.css": 500, "print.css": 900}  # in this order; 
 FITS = 40  # characters: a line of so many fits on a phone
 DEEPEST = 16  # characters: what is indented more goes on here
 EXERCISE, TRAP = re.compile(r"\d+ · "), re.compile(r"\btrap\b", re.IGNORECASE)
+REFACTOR = re.compile(r"Refactor \(\w\)")
 FONT = re.compile(r"url\((fonts/[^)]+)\)")
 COLUMNS = re.compile(r"\S {2,}\S|[─│┌└├]|^ +\S", re.MULTILINE)
 EFFORT = re.compile(r"([●○]{3}) · (\d+ minutes?)\. *")
@@ -36,7 +37,7 @@ class Hanging(HtmlFormatter):
 
 
 def dress(app, doctree):
-    "Give sections that are exercises or traps their class."
+    "Give sections that are refactors, exercises or traps their form."
     if app.env.docname.startswith("chapters/"):
         inner = [section for section in doctree.findall(nodes.section) if section.parent is not doctree]
         for section in inner:
@@ -45,6 +46,15 @@ def dress(app, doctree):
                 frame(section)
             elif TRAP.search(title):
                 section["classes"].append("trap")
+            elif REFACTOR.match(title):
+                unite(section)
+
+
+def unite(section):
+    "Set a refactor as one block: from below its title to its first section. `site.css` labels what is in it."
+    ends = [i for i, child in enumerate(section) if isinstance(child, nodes.section)] or [len(section)]
+    parts = section[1 : ends[0]]
+    section[1 : ends[0]] = [nodes.container("", *parts, classes=["refactor"])]
 
 
 def mark_sentences(app, doctree):

@@ -227,6 +227,21 @@ def test_words_in_figures_can_be_read_in_the_dark(open_page):
     assert page.evaluate(STYLE, ["figcaption", "fontWeight"]) == "400"
 
 
+def test_a_refactor_is_one_block_with_what_changed_and_whether_it_is_the_same(chapters, open_page):
+    count = 0
+    for _, page in chapters:
+        titles = [title for title in page.select("h2, h3") if title.get_text().startswith("Refactor (")]
+        blocks = page.select("section > div.refactor")
+        assert len(blocks) == len(titles)
+        assert all(block.find_previous_sibling().name in ("h2", "h3") for block in blocks)
+        count += len(blocks)
+    assert count >= 15
+    label = "name => getComputedStyle(document.querySelector(`.refactor > .cell:has(${name})`), '::before').content"
+    page = open_page("chapters/02_minibatch_training")
+    said = [page.evaluate(label, name) for name in (".export-mark", ".diff", ".verdict")]
+    assert said == ['"The new piece"', '"What changed"', '"Is it the same?"']
+
+
 def test_exercises_are_framed_and_traps_have_a_sign(chapters):
     traps = 0
     for chapter, page in chapters:
