@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -212,12 +213,32 @@ def test_requirements_are_pinned_and_leave_torchvision_out():
     assert libraries <= set(pins)
 
 
+def test_every_variant_without_a_library_learns_what_the_idiom_learns():
+    work, found = data.load().rehearsal(batches=100), []
+    for name, variant in variants.VARIANTS.items():
+        if variant.library is None:
+            model = variant.function(replace(work, clock=Clock()))
+            loss, accuracy = (None, None) if variant.group == "limit" else data.evaluate(model, work)
+            found.append(record(name, 1.0, loss=loss, accuracy=accuracy))
+    assert len(found) >= 10 and results.disagreements(found) == []
+    learned = [each for each in found if each["name"] != "limit"]
+    assert all(each["loss"] < 0.5 and each["accuracy"] > 0.85 for each in learned), learned
+
+
 def test_the_smoke_test_runs_and_writes_nothing(files, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in files}
-    command = [sys.executable, "-m", "bench.driver", "--quick"]
+    command = [sys.executable, "-m", "bench.driver", "--quick", "--only", "fit", "idiom"]
     how = {"env": driver.environment(1), "capture_output": True, "text": True, "encoding": "utf-8"}
     done = subprocess.run(command, cwd=tmp_path, **how)
     assert done.returncode == 0, done.stdout + done.stderr
-    for variant in variants.VARIANTS.values():
-        assert (f"| {variant.title} |" in done.stdout) is (variant.group in ("ours", "idiom"))
+    for name, variant in variants.VARIANTS.items():
+        assert (f"| {variant.title} |" in done.stdout) is (name in ("fit", "idiom"))
     assert {path: path.stat().st_mtime_ns for path in files} == before and not list(tmp_path.iterdir())
+
+
+def test_quick_times_ours_and_the_idiom(monkeypatch):
+    timed = []
+    monkeypatch.setattr(driver, "run", lambda python, name, *how: timed.append((name, how)) or record(name, 1.0))
+    driver.main(["--quick"])
+    wanted = [name for name, variant in variants.VARIANTS.items() if variant.group in ("ours", "idiom")]
+    assert sorted(timed) == sorted((name, (1, 64, 1)) for name in wanted)

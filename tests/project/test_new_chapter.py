@@ -102,7 +102,7 @@ def grown(once, copy_project):
     "Add the chapter to a copy, and a repository to its settings; return (folder, its site, what pytest finds)."
 
     def make(folder):
-        root = copy_project(folder / "project", without=["exp/data/", "fonts/", ".png"])
+        root = copy_project(folder / "project", without=["exp/data/", ".png"])
         for name in ("docs/_static/loops.png", "bench/chart.png"):
             (root / name).write_bytes((kept.ROOT / name).read_bytes())
         for path in (kept.ROOT / "docs" / "playground").glob("*.png"):

@@ -7,13 +7,13 @@ a training is interrupted and run again.
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 
+import psutil
 import pytest
 from nbformat import read
 from nbformat.reader import NotJSONError
@@ -62,13 +62,10 @@ def lab(tmp_path_factory):
 
 
 def stop(server):
-    "Ask a server to end; after a while, end it."
-    os.killpg(server.pid, signal.SIGTERM)
-    try:
-        server.wait(30)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    "End a server and its kernels at once: asked to, it waits for each in turn."
+    for process in [*psutil.Process(server.pid).children(recursive=True), server]:
+        process.kill()
+    server.wait()
 
 
 def start_lab(folder):
