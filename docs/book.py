@@ -38,7 +38,7 @@ def parts():
     loops = [f"loops/{each.stem}" for each in found if versions(each)]
     return [
         ("The series", [f"chapters/{each.stem}" for each in found]),
-        ("Look and try", [*loops, "playground", "bench"]),
+        ("Look and try", [*loops, "bench"]),
         ("Reference", [f"reference/{each.module}" for each in found]),
         ("Under the hood", ["under_the_hood", "bugs"]),
     ]

@@ -1,4 +1,4 @@
-// Stepping through the loops, choosing a run. Every page reads well without.
+// Stepping through the loops. The page reads well without.
 // Show one version of the loop at a time; arrow keys or buttons lead to the next, and the address follows.
 function loops() {
   const versions = [...document.querySelectorAll(".loop-version")];
@@ -31,30 +31,6 @@ function loops() {
   show(now);
 }
 
-// Two sliders choose one of the figures, which matplotlib has drawn.
-function playground() {
-  const box = document.querySelector(".playground");
-  if (!box) return;
-  const figures = [...box.querySelectorAll("figure")];
-  const sliders = ["rate", "batch"].map((key) => {
-    const input = document.getElementById(key);
-    const values = [...new Set(figures.map((figure) => figure.dataset[key]))];
-    return { key, input, output: input.parentElement.querySelector("output"), value: () => values[input.value] };
-  });
-  const show = () => {
-    for (const { input, output, value } of sliders) {
-      output.value = value();
-      input.setAttribute("aria-valuetext", value());
-    }
-    for (const figure of figures) {
-      figure.classList.toggle("now", sliders.every(({ key, value }) => figure.dataset[key] === value()));
-    }
-  };
-  for (const { input } of sliders) input.oninput = show;
-  show();
-}
-
 document.addEventListener("DOMContentLoaded", () => {
   loops();
-  playground();
 });

@@ -20,7 +20,7 @@ def flipped(path):
     lambda root: kept.inputs_of(chapter("02", root), root), kept.inputs_of_package, kept.inputs_of_site,
 ], ids=["a chapter", "the package", "the site"])  # fmt: skip
 def test_any_changed_byte_of_any_input_gives_another_key(inputs, copy_project, tmp_path):
-    root = copy_project(tmp_path / "project", without=[".gz", "fonts/", "corpus", "tests/proofs", "playground/"])
+    root = copy_project(tmp_path / "project", without=[".gz", "fonts/", "corpus", "tests/proofs"])
     for name in ("mnist", "fashion_mnist"):  # small files in place of the data: all bytes count alike
         (root / "exp" / "data" / name).mkdir(parents=True, exist_ok=True)
         (root / "exp" / "data" / name / "images.gz").write_bytes(b"pixels")

@@ -105,8 +105,6 @@ def grown(once, copy_project):
         root = copy_project(folder / "project", without=["exp/data/", ".png"])
         for name in ("docs/_static/loops.png", "bench/chart.png"):
             (root / name).write_bytes((kept.ROOT / name).read_bytes())
-        for path in (kept.ROOT / "docs" / "playground").glob("*.png"):
-            (root / "docs" / "playground" / path.name).write_bytes(path.read_bytes())
         mnist = "exp/data/mnist"  # the page that trains packs its images
         shutil.copytree(kept.ROOT / mnist, root / mnist)
         made = [nbformat.v4.new_markdown_cell(HEAD), *map(nbformat.v4.new_code_cell, CODE)]

@@ -223,7 +223,7 @@ def test_words_in_figures_can_be_read_in_the_dark(open_page):
     ground = rgb(page.evaluate(STYLE, ["body", "backgroundColor"]))
     for colour in [*COLORS, GREY]:
         assert contrast([min(255, 255 * lighter * part) for part in to_rgb(colour)], ground) >= 4.5, colour
-    page = open_page("playground")
+    page = open_page("index")
     assert page.evaluate(STYLE, ["figcaption", "fontWeight"]) == "400"
 
 

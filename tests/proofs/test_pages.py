@@ -22,7 +22,7 @@ from tools import bugs
 from tools.chapters import ROOT
 
 PAGES = [
-    "index", "bench", "bugs", "live", "loops", "playground", "under_the_hood", "search", "genindex", "404",
+    "index", "bench", "bugs", "live", "loops", "under_the_hood", "search", "genindex", "404",
     "exercises", "glossary",
     *(f"{folder}/{name}" for c in CHAPTERS for folder, name in [("chapters", c.stem), ("reference", c.module)]),
     *(f"loops/{c.stem}" for c in CHAPTERS if versions(c)),
@@ -214,13 +214,6 @@ def test_weights(site, soups):
         assert weight(f"chapters/{chapter.stem}.html") <= 800_000
 
 
-def test_the_playground_has_every_run(site, soups):
-    figures = soups["playground.html"].select(".playground figure")
-    assert len({(f["data-rate"], f["data-batch"]) for f in figures}) == len(figures) == 32
-    assert all((site / figure.img["src"]).read_bytes().startswith(b"\x89PNG") for figure in figures)
-    assert any("diverged" in figure.get_text() for figure in figures)
-
-
 @pytest.mark.all_chapters
 def test_the_table_of_planted_bugs_is_whole(soups):
     rows = soups["bugs.html"].select(".planted tbody tr")
@@ -355,21 +348,6 @@ def test_the_loops_are_stepped_through_with_the_keyboard(browser, address):
 
 
 @pytest.mark.browser
-def test_the_sliders_choose_a_picture_by_keyboard_and_mouse(browser, address):
-    page, _ = open_page(browser, f"{address}playground.html")
-    shown = page.locator(".playground figure:visible")
-    assert shown.count() == 1 and "learning rate 0.1, batch size 64" in shown.inner_text()
-    page.get_by_label("learning rate").focus()
-    page.keyboard.press("ArrowRight")
-    assert "learning rate 0.3, batch size 64" in shown.inner_text()
-    slider = page.get_by_label("batch size").bounding_box()
-    page.mouse.click(slider["x"] + slider["width"] - 3, slider["y"] + slider["height"] / 2)
-    assert "learning rate 0.3, batch size 1024" in shown.inner_text()
-    page.locator(".playground figure:visible img").evaluate("image => image.decode()")  # raises if it is no picture
-    page.context.close()
-
-
-@pytest.mark.browser
 def test_hints_unfold_one_by_one(chapter, site, request, proved):
     if proved(*shown_by(site, f"chapters/{chapter.stem}")):
         return
@@ -384,15 +362,13 @@ def test_hints_unfold_one_by_one(chapter, site, request, proved):
 
 @pytest.mark.browser
 def test_without_javascript_everything_is_there(browser, address):
-    page, _ = open_page(browser, f"{address}playground.html", java_script_enabled=False)
-    assert page.locator(".playground figure:visible").count() == 32
-    page.goto(f"{address}loops/02_minibatch_training.html")
+    page, _ = open_page(browser, f"{address}loops/02_minibatch_training.html", java_script_enabled=False)
     assert page.locator(".loop-version:visible").count() == 10
     page.context.close()
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["index", "playground", "loops/02_minibatch_training", "chapters/01_data"])
+@pytest.mark.parametrize("name", ["index", "live", "loops/02_minibatch_training", "chapters/01_data"])
 def test_keyboard_focus_is_visible(name, browser, address):
     page, _ = open_page(browser, f"{address}{name}.html")
     for _ in range(25):
