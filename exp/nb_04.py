@@ -125,6 +125,8 @@ def _mean(results):
 # %% ../nbs/04_learner.ipynb #c2f2e39c
 class Accuracy(Callback):
     "Record accuracies in the history, where there are scores [n, classes] and labels."
+    state_names = ()                                     # each validation starts afresh
+
     def after_loss(self, learner):
         if self.is_known(learner):
             acc = accuracy(learner.logits, learner.yb).item()
@@ -151,31 +153,71 @@ class Accuracy(Callback):
         return fits and bool((y >= 0).all())             # -100 says: ignore this one
 
 # %% ../nbs/04_learner.ipynb #434a3ab4
+import gc
 import random
 import sys
+import types
 
 # %% ../nbs/04_learner.ipynb #0ef0f771
 def _is_source(thing):
     "Tell whether something is a source of random numbers: PyTorch's, Python's or NumPy's."
     kinds = (torch.Generator, random.Random)
-    numpys = type(thing).__module__.startswith("numpy.random")
-    return isinstance(thing, kinds) or numpys and hasattr(thing, "random")
+    numpys = f"{type(thing).__module__}".startswith("numpy.random")
+    can_repeat = not isinstance(thing, random.SystemRandom)          # it has no state
+    return can_repeat and (isinstance(thing, kinds) or numpys and hasattr(thing, "random"))
 
-def _sources(*things):
-    "List the sources of random numbers that objects hold, however deep, each once."
+def _is_foreign(name):
+    "Tell whether a module comes with Python or was installed: its functions are not read."
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return f"{name}".partition(".")[0] in sys.stdlib_module_names or "-packages" in file
+
+def _names(code):
+    "List the names that the code of a function uses, with those of functions inside."
+    inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return [*code.co_names, *(name for part in inner for name in _names(part))]
+
+def _used(code, given):
+    "List the globals that code names, and what it may use of the modules among them."
+    names = [] if _is_foreign(given.get("__name__")) else _names(code)
+    used = [given[name] for name in names if name in given]
+    modules = [vars(each) for each in used if isinstance(each, types.ModuleType)
+               and not _is_foreign(each.__name__)]
+    return used + [held[name] for held in modules for name in names if name in held]
+
+# %% ../nbs/04_learner.ipynb #c81fe3a6
+def _parts(thing):
+    "List what something holds: contents, attributes, and what its functions use."
+    if isinstance(thing, types.FunctionType):
+        own = [thing.__defaults__, thing.__kwdefaults__, thing.__closure__, vars(thing)]
+        return own + _used(thing.__code__, thing.__globals__)
+    if isinstance(thing, types.GeneratorType):           # it waits in a `yield`, or is done
+        frame = thing.gi_frame
+        seen = [*frame.f_locals.values()] if frame else []
+        return seen + (_used(frame.f_code, frame.f_globals) if frame else [])
+    if isinstance(thing, type):
+        kinds = [kind for kind in thing.__mro__ if not _is_foreign(kind.__module__)]
+        return [part for kind in kinds for part in vars(kind).values()]
+    inside = list(thing.values()) if isinstance(thing, dict) else gc.get_referents(thing)
+    return [type(thing), *inside]
+
+# %% ../nbs/04_learner.ipynb #90d2a75b
+_PLAIN = (str, bytes, int, float, complex, type(None), torch.Tensor,
+          types.ModuleType, types.CodeType, types.FrameType)
+
+def _held(*things):
+    "List objects and all that they hold, however deep, each once."
     found, waiting, seen = [], list(things), set()
     for thing in waiting:                                # which grows on the way
-        if id(thing) in seen or isinstance(thing, (torch.Tensor, type, type(sys))):
-            continue
-        seen.add(id(thing))
-        if _is_source(thing):
+        if id(thing) not in seen and not isinstance(thing, _PLAIN):
+            seen.add(id(thing))
             found.append(thing)
-        elif isinstance(thing, (list, tuple, dict)):
-            parts = list(thing.values()) if isinstance(thing, dict) else thing
-            waiting += parts[:100]                       # not a million file names
-        else:
-            waiting += getattr(thing, "__dict__", {}).values()
+            parts = [part for part in _parts(thing) if not isinstance(part, _PLAIN)]
+            waiting += parts[:1_000]                     # not a million file names
     return found
+
+def _sources(*things):
+    "List the sources of random numbers that objects hold, each once."
+    return [thing for thing in _held(*things) if _is_source(thing)]
 
 # %% ../nbs/04_learner.ipynb #6676478b
 def _handles(source):
@@ -195,7 +237,7 @@ from contextlib import contextmanager
 # %% ../nbs/04_learner.ipynb #e5f5f4c1
 @contextmanager
 def undisturbed(
-    *things,   # data loaders, and whatever else may hold generators
+    *things,   # a learner, data loaders, whatever else may hold generators
 ):
     "Put random numbers back in the end: PyTorch's, Python's, NumPy's, those in `things`."
     handles = [(random.getstate, random.setstate), *map(_handles, _sources(*things))]
@@ -232,6 +274,14 @@ def _check_callbacks(callbacks):
                              "expected each callback once")
 
 # %% ../nbs/04_learner.ipynb #2c934e76
+def _pair(batch):
+    "Return a mini-batch that is a pair. Raise `TypeError` for any other."
+    if isinstance(batch, (list, tuple)) and len(batch) == 2:
+        return batch
+    parts = f" of {len(batch)} parts" if isinstance(batch, (list, tuple)) else ""
+    raise TypeError(f"found a mini-batch that is a {type(batch).__name__}{parts}, expected "
+                    "a pair (xb, yb): override `split`, which makes one of it")
+
 def _check(learner, dataloader, n_epochs, valid):
     "Raise `ValueError` or `TypeError` for pieces of a run that cannot be."
     optim = learner.optim
@@ -263,7 +313,7 @@ class Learner:
 
     def split(self, batch):
         "Return inputs and targets of a mini-batch. Override for batches of another form."
-        return batch
+        return _pair(batch)
 
     def forward(self, xb, yb):
         "Return prediction and loss. Override for several inputs, or losses."
@@ -324,7 +374,7 @@ class Learner:
         "Evaluate the model on each mini-batch; the random numbers are put back."
         results = []                                     # (loss, samples) by mini-batch
         self.model.eval()
-        with torch.no_grad(), undisturbed(self.dataloader, self.valid):
+        with torch.no_grad(), undisturbed(self):
             self.call("before_valid")
             for self.batch in batches:
                 self.xb, self.yb = self.split(self.batch)
@@ -366,6 +416,12 @@ class Metrics(Callback):
                 pairs = [(values[i], n) for values, n in seen]
                 means[name].append(_mean(pairs) if pairs else None)
             seen.clear()
+
+    def after_fit(self, learner):
+        "Close the row of an epoch whose validation was cancelled."
+        if self.seen["train"] and learner.history.in_epoch == 0:
+            self.seen["valid"].clear()                   # a part of it counts as none
+            self.after_epoch(learner)
 
     def load_state_dict(self, state):
         "Restore what was recorded. Raise `ValueError` for other functions."
@@ -466,6 +522,8 @@ class _Bar:
 # %% ../nbs/04_learner.ipynb #96146fcc
 class Progress(Callback):
     "Show a bar, a table and the curve; without a notebook, print a line for each epoch."
+    state_names = ()                                     # it shows what others know
+
     def __init__(
         self,
         seconds=0.5,   # between two drawings, at least; more, if drawing is slow
@@ -575,6 +633,8 @@ def _mark_last(batches, mark):
 # %% ../nbs/04_learner.ipynb #851db793
 class Accumulate(Callback):
     "Step once for `steps` mini-batches, as if they were one. Raise `ValueError`."
+    state_names = ()                                     # each epoch starts afresh
+
     def __init__(
         self,
         steps=4,   # 1 or more

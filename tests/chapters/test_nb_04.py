@@ -2,8 +2,11 @@
 
 import collections
 import copy
+import functools
+import importlib
 import itertools
 import os
+import random
 import subprocess
 import sys
 import warnings
@@ -11,6 +14,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest import mock
 
+import numpy
 import pytest
 import torch.nn.functional as F
 from hypothesis import assume, given
@@ -420,6 +424,181 @@ def test_validation_never_changes_training(shuffle_valid):
         return learner.fit(loader, 3, loader if validated else None).losses
 
     assert noisy(True) == noisy(False)
+
+
+LIMIT = numpy.random.default_rng(6)  # a global that a function below names
+KINDS = {
+    "PyTorch's": lambda: torch.Generator().manual_seed(1),
+    "Python's": lambda: random.Random(1),
+    "NumPy's": lambda: numpy.random.default_rng(1),
+    "NumPy's, old": lambda: numpy.random.RandomState(1),
+}
+
+
+def draw(source):
+    "Draw a number from a source of any kind."
+    return torch.rand(1, generator=source).item() if isinstance(source, torch.Generator) else source.random()
+
+
+def hide(place, source):
+    "Hide a source of random numbers in an object."
+    def closure(): return source  # fmt: skip
+    def default(n, given=source): return given  # fmt: skip
+    def keyword(*, given=source): return given  # fmt: skip
+
+    def waits():
+        held = source
+        yield
+        yield held
+
+    class InClass:
+        own = source
+
+        def method(self): return source  # fmt: skip
+
+    class Slots:
+        __slots__ = ("own",)
+
+    slots, waiting = Slots(), waits()
+    slots.own = source
+    next(waiting)
+    return {
+        "list": [[source]], "dictionary": {"a": {"b": source}}, "the last of many": [*range(5_000), source],
+        "attribute": SimpleNamespace(a=SimpleNamespace(b=source)), "slot": slots, "set": {source},
+        "deque": collections.deque([source]), "closure": closure, "default": default, "keyword": keyword,
+        "lambda in a lambda": lambda: (lambda: source), "class": InClass(), "method": InClass().method,
+        "partial": functools.partial(print, source), "map": map(lambda n: source, [1]), "generator": waiting,
+        "decorated": functools.lru_cache(closure), "property": property(closure),
+    }[place]  # fmt: skip
+
+
+PLACES = [
+    *("list", "dictionary", "the last of many", "attribute", "slot", "set", "deque", "closure", "default", "keyword"),
+    *("lambda in a lambda", "class", "method", "partial", "map", "generator", "decorated", "property"),
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sources_of_random_numbers_are_found_wherever_they_are(kind, place):
+    source, drawn = KINDS[kind](), draw(KINDS[kind]())
+    hidden = hide(place, source)
+    assert [found for found in exp.nb_04._sources(hidden) if found is source] == [source]
+    assert len(exp.nb_04._sources([hidden, hidden], hidden)) == 1
+    with undisturbed(hidden):
+        assert draw(source) == drawn
+    assert draw(source) == drawn
+
+
+def test_globals_that_a_function_names_are_found(tmp_path, monkeypatch):
+    assert exp.nb_04._sources(lambda: LIMIT.random()) == [LIMIT]
+    assert exp.nb_04._sources(lambda: problem()) == []
+    (tmp_path / "noise_of_mine.py").write_text("import random\nown = random.Random(5)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("noise_of_mine")
+    monkeypatch.setitem(globals(), "noise", module)
+    assert exp.nb_04._sources(lambda: noise.own.random()) == [module.own]  # noqa: F821
+    assert exp.nb_04._sources(lambda: noise) == []  # noqa: F821
+
+
+def test_what_is_not_ours_is_not_read_and_what_has_no_state_is_let_be():
+    assert exp.nb_04._sources(data.DataLoader, nn.Module, nn.Linear(2, 2), collections, busy_learner()) == []
+    with undisturbed(random.SystemRandom(), {"a": random.SystemRandom()}):
+        pass
+    loop = []
+    loop.append(loop)
+    assert exp.nb_04._sources(loop) == []
+
+
+def busy_learner():
+    "Return a learner with many callbacks: none of them holds a source."
+    model = network()
+    optim = torch.optim.AdamW(model.parameters())
+    callbacks = [Metrics(accuracy=accuracy), Progress(), KeepBest(), Accumulate(2), ClipGradient()]
+    return Learner(model, nn.CrossEntropyLoss(), optim, callbacks)
+
+
+@pytest.mark.parametrize("where", ["model", "criterion", "callback", "learner"])
+def test_judging_puts_back_what_any_piece_holds(where):
+    def trained(validated):
+        set_seed(5)
+        own = random.Random(2)
+        noisy = lambda logits: logits + own.random() * torch.arange(3)  # noqa: E731
+
+        class Model(nn.Sequential):
+            def forward(self, xb):
+                return noisy(super().forward(xb)) if where == "model" else super().forward(xb)
+
+        class Criterion:
+            def __call__(self, logits, yb):
+                return cross_entropy_loss(noisy(logits) if where == "criterion" else logits, yb)
+
+        class Changes(Callback):
+            def before_batch(self, learner): learner.xb = learner.xb * own.random()  # fmt: skip
+            def after_valid_batch(self, learner): own.random()  # fmt: skip
+
+        class Noisy(Learner):
+            def forward(self, xb, yb):
+                logits = noisy(self.model(xb)) if where == "learner" else self.model(xb)
+                return logits, self.criterion(logits, yb)
+
+        model, (x, y) = Model(nn.Linear(6, 3)), problem()
+        callbacks = [Changes()] if where == "callback" else []
+        learner = Noisy(model, Criterion(), SGD(model.parameters()), callbacks)
+        return learner.fit(DataLoader(Dataset(x, y), 16), 3, halves(x, y) if validated else None).losses
+
+    assert trained(True) == trained(False)
+
+
+@pytest.mark.parametrize("event", ["before_valid", "after_valid_batch"])
+def test_a_validation_that_is_cancelled_leaves_an_epoch_without_one(event):
+    def cancel(self, learner):
+        if learner.epoch == 2:
+            raise CancelFit
+
+    log, metrics = [], Metrics(accuracy=accuracy)
+    cancels = type("Cancels", (Callback,), {event: cancel})()
+    learner = run([metrics, cancels, listener(log)], n_epochs=4)
+    whole, history = run([Metrics(accuracy=accuracy)], n_epochs=2), learner.history
+    assert history.losses == whole.history.losses and history.epoch_ends == [5, 10]
+    assert history.valid_losses == whole.history.valid_losses[:1]
+    assert log[-2:] == ["after_fit", "clean_up"] and log.count("after_epoch") == 1
+    assert metrics.train == whole.callbacks[1].train and metrics.seen == {"train": [], "valid": []}
+    assert metrics.valid["accuracy"] == [whole.callbacks[1].valid["accuracy"][0], None]
+    rows = epoch_table(history, [metrics]).rows[1:]
+    assert [row[0] for row in rows] == ["1", "2"] and rows[1][2] == rows[1][4] == "–" != rows[1][5]
+
+
+@pytest.mark.parametrize("batch, words", [
+    (lambda x, y: (x, x, y), "a mini-batch that is a tuple of 3 parts, expected a pair"),
+    (lambda x, y: [x], "a mini-batch that is a list of 1 parts, expected a pair"),
+    (lambda x, y: {"x": x, "y": y}, r"a mini-batch that is a dict, expected a pair \(xb, yb\): override `split`"),
+])  # fmt: skip
+def test_a_mini_batch_that_is_no_pair_is_named(batch, words):
+    model = network()
+    with pytest.raises(TypeError, match=words):
+        Learner(model, cross_entropy_loss, SGD(model.parameters())).fit([batch(*problem())])
+    with pytest.raises(TypeError, match="a mini-batch that is a Tensor, expected a pair"):
+        Learner(model, cross_entropy_loss, SGD(model.parameters())).fit(Tensors(problem()[0][:2]))
+
+
+def test_a_mean_over_all_samples_does_not_depend_on_the_mini_batches():
+    x, y = problem()
+    y = torch.where(torch.arange(70) % 40 < 9, -100, y)
+
+    def loss(criterion, size, callbacks=()):
+        torch.manual_seed(1)
+        model = nn.Linear(6, 3).double()
+        batches = DataLoader(Dataset(x.double(), y), size)
+        learner = Learner(model, criterion, torch.optim.SGD(model.parameters(), lr=0.5), callbacks)
+        return learner.fit(batches, 2, valid=batches).valid_losses[-1]
+
+    def per_sample(logits, yb):
+        return F.cross_entropy(logits, yb, reduction="sum") / len(yb)
+
+    for criterion, expected in ((per_sample, True), (F.cross_entropy, False)):
+        whole, pieces = loss(criterion, 40), loss(criterion, 10, [Accumulate(4)])
+        assert near(whole, pieces, rtol=1e-9) == expected
 
 
 def test_metrics_stand_in_the_table_at_their_epoch():
