@@ -18,11 +18,13 @@ LONG = 4_000  # characters of a section that are kept: the rest is mostly code
 
 
 def plain(node):
-    "Return the text of a node, formulas as they are read and not as TeX."
+    "Return the text of a node: formulas as they are read and not as TeX, no tags."
     parts = []
     for text in node.findall(nodes.Text):
         formula = isinstance(text.parent, (nodes.math, nodes.math_block))
-        parts.append(html.unescape(re.sub("<[^>]+>", "", mathml(text))) if formula else str(text))
+        markup = mathml(text) if formula else str(text)
+        tagged = formula or isinstance(text.parent, nodes.raw)
+        parts.append(html.unescape(re.sub("<[^>]*>", "", markup)) if tagged else markup)
     block = isinstance(node, (nodes.paragraph, nodes.literal_block))
     return ("" if block else " ").join(parts)
 

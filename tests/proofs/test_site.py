@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import json
 import re
 import subprocess
 import sys
@@ -309,6 +310,14 @@ def test_the_address_follows_the_version_of_the_loop(visit):
 
 
 @pytest.mark.browser
+def test_what_search_shows_has_no_tags(site):
+    text = (site / "search-sections.js").read_text(encoding="utf-8")
+    rows = json.loads(text[text.index("[") : text.rindex("]") + 1])
+    said = [row[-1] for row in rows if not row[0].startswith("chapters/")]  # chapters show code
+    assert len(said) > 100
+    assert [words for words in said if re.search(r"</?(button|span|p|input|label|div)\b", words)] == []
+
+
 def test_search_leads_to_sections_with_summaries_from_a_file(visit):
     view = visit("search.html?q=smoothing")
     results = view.locator("#search-results li")
