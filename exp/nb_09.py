@@ -24,7 +24,7 @@ import random
 import sys
 
 # %% ../nbs/09_runs_that_survive.ipynb #fa153f25
-from .nb_04 import _handles, _length, _sources
+from .nb_04 import _handles, _held, _length, _sources
 
 # %% ../nbs/09_runs_that_survive.ipynb #c3414274
 def _numpy():
@@ -45,11 +45,13 @@ def random_state(
     sources=(),   # generators besides the global ones: PyTorch's, Python's or NumPy's
 ) -> dict:        # of tensors, numbers and lists: nothing else can be loaded again
     "Return the state of all random numbers: Python's, NumPy's if loaded, PyTorch's."
-    state = {"python": random.getstate(), "torch": torch.get_rng_state(),
+    version, numbers, half = random.getstate()           # a tensor is loaded much faster
+    state = {"python": [version, torch.tensor(numbers), half],
+             "torch": torch.get_rng_state(),
              "own": [_as_data(read()) for read, _ in map(_handles, sources)]}
     if _numpy():
         name, numbers, *rest = _numpy().random.get_state()
-        state["numpy"] = [name, numbers.tolist(), *rest]
+        state["numpy"] = [name, torch.tensor(numbers.tolist()), *rest]
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
@@ -62,13 +64,14 @@ def set_random_state(
     sources=(),   # the generators that it was given
 ):
     "Restore the state of all random numbers, but for devices that are absent."
-    random.setstate(state["python"])
+    version, numbers, half = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), half))
     torch.set_rng_state(state["torch"])
     for (_, put_back), own in zip(map(_handles, sources), state["own"]):
         put_back(own)
     if _numpy() and "numpy" in state:
         name, numbers, *rest = state["numpy"]
-        numbers = _numpy().array(numbers, dtype="uint32")
+        numbers = _numpy().array(numbers.tolist(), dtype="uint32")
         _numpy().random.set_state((name, numbers, *rest))
     gpus = state.get("cuda", ())
     if torch.cuda.is_available() and len(gpus) == torch.cuda.device_count():
@@ -114,7 +117,7 @@ import pickle
 import re
 
 # %% ../nbs/09_runs_that_survive.ipynb #c7e0d9cc
-_FIRST_LINE = b"exp.nb_09 checkpoint, version 1\n"
+_FIRST_LINE = b"exp.nb_09 checkpoint, version 2\n"
 _DATA = "expected tensors, numbers, strings, and lists, tuples, dictionaries of them"
 
 # %% ../nbs/09_runs_that_survive.ipynb #83742b5c
@@ -145,7 +148,7 @@ def _no_data(value, where="state"):
 def _keep_older(path, keep):
     "Move path.1 to path.2 and so on, and copy path to path.1: it stays where it is."
     for n in range(keep - 1, 1, -1):
-        if os.path.exists(f"{path}.{n - 1}"):
+        with suppress(FileNotFoundError):                # not there, or moved by another
             os.replace(f"{path}.{n - 1}", f"{path}.{n}")
     write_atomically(f"{path}.1", Path(path).read_bytes())
 
@@ -190,23 +193,40 @@ def load_checkpoint(
 
 # %% ../nbs/09_runs_that_survive.ipynb #73fc76d3
 import zlib
+from collections.abc import Mapping
 
 # %% ../nbs/09_runs_that_survive.ipynb #fbc0c9ea
-def _checksum(batch):
+def _checksum(thing):
     "Return a checksum of a tensor, or of what lists, tuples and dictionaries hold."
-    if isinstance(batch, torch.Tensor):
-        numbers = batch.detach().cpu().contiguous().flatten()
+    if isinstance(thing, torch.Tensor):
+        numbers = thing.detach().cpu().contiguous().flatten()
         return zlib.crc32(numbers.view(torch.uint8).numpy())
-    if isinstance(batch, (dict, list, tuple)):
-        parts = batch.values() if isinstance(batch, dict) else batch
-        batch = [_checksum(part) for part in parts]
-    return zlib.crc32(repr(batch).encode())
+    if hasattr(thing, "tobytes"):                        # NumPy's
+        return zlib.crc32(thing.tobytes())
+    if isinstance(thing, Mapping):
+        thing = [*thing.items()]
+    if isinstance(thing, (list, tuple)):
+        thing = [_checksum(part) for part in thing]
+    plain = isinstance(thing, (str, bytes, int, float, complex, list, type(None)))
+    return zlib.crc32(repr(thing if plain else type(thing).__name__).encode())
 
 # %% ../nbs/09_runs_that_survive.ipynb #3345c0e3
-def _mark(learner, batch):
+def _mark(yb):
     "Tell a mini-batch from others: by its samples, and a checksum of its targets."
-    _, yb = learner.split(batch)
     return [n_samples(yb), _checksum(yb)]
+
+# %% ../nbs/09_runs_that_survive.ipynb #a7d1c9e2
+def _split_once(learner, pair):
+    "Let the next call of `learner.split` return `pair`, which it has returned already."
+    own = vars(learner).get("split")
+
+    def again(_):
+        del learner.split                                # the class's own comes back
+        if own:
+            learner.split = own
+        return pair
+
+    learner.split = again
 
 # %% ../nbs/09_runs_that_survive.ipynb #f23c0cdd
 from itertools import islice
@@ -234,9 +254,6 @@ def _skip_batches(
         set_random_state(rng_state, sources)
     yield from batches
 
-# %% ../nbs/09_runs_that_survive.ipynb #a9e0882c
-from .nb_04 import _length
-
 # %% ../nbs/09_runs_that_survive.ipynb #8307ed28
 def _stateful(callbacks):
     "List the callbacks that have something to save."
@@ -247,7 +264,8 @@ def _stateful(callbacks):
 def _rates(optim):
     "List the learning rates that an optimiser was made with, as far as it says."
     groups = getattr(optim, "param_groups", [{"lr": getattr(optim, "lr", None)}])
-    return [group.get("initial_lr", group["lr"]) for group in groups]
+    rates = [group.get("initial_lr", group["lr"]) for group in groups]
+    return [rate if rate is None else float(rate) for rate in rates]
 
 # %% ../nbs/09_runs_that_survive.ipynb #863487ed
 def _data(loader):
@@ -284,6 +302,61 @@ def _compare(path, found, expected):
             raise ValueError(f"{path}: {part}: found {a}, expected {b}. "
                              "The checkpoint was made for something else.")
 
+# %% ../nbs/09_runs_that_survive.ipynb #b92e5c07
+def _is_setting(value):
+    "Tell whether a value is a short piece of data, as what a constructor is given."
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        return len(value) <= 20 and all(map(_is_setting, value))
+    return value is None or isinstance(value, (int, float, str))
+
+# %% ../nbs/09_runs_that_survive.ipynb #e3810f5d
+def _settings(learner):
+    "Return by name, as text, the short data in the states of optimiser and callbacks."
+    groups = getattr(learner.optim, "param_groups", [vars(learner.optim)])
+    states = {f"group {i} of the optimiser": group for i, group in enumerate(groups)}
+    for i, callback in enumerate(_stateful(learner.callbacks)):
+        states[f"{type(callback).__name__}, the state {i}"] = callback.state_dict()
+    return {f"{name} of {whose}": repr(value) for whose, state in states.items()
+            for name, value in state.items() if _is_setting(value)}
+
+# %% ../nbs/09_runs_that_survive.ipynb #d5e0b37c
+def _compare_settings(path, begin, then, now):
+    "Return the settings of the begin; raise `ValueError` for one that is another now."
+    kept = [name for name in begin if then.get(name) == begin[name] and name in now]
+    found, expected = ({name: held[name] for name in kept} for held in (begin, now))
+    _compare(path, {"settings": found}, {"settings": expected})
+    return begin
+
+# %% ../nbs/09_runs_that_survive.ipynb #19ab63ce
+def _untold(callbacks):
+    "Return checksums of the attributes of callbacks that do not say what they remember."
+    found = {}
+    for i, callback in enumerate(callbacks):
+        kinds = [vars(kind) for kind in type(callback).__mro__ if kind is not Callback]
+        if not any("state_names" in kind or "state_dict" in kind for kind in kinds):
+            for name, value in vars(callback).items():
+                key = f"{type(callback).__name__}.{name} (callback {i})"
+                found[key] = _checksum(value)
+    return found
+
+# %% ../nbs/09_runs_that_survive.ipynb #2c86d15f
+def _warnings(untold, learner):
+    "List what has to be said of a run that goes on."
+    n, words = len(learner.history.epoch_ends), []
+    if untold:
+        words = [f"found nothing of {', '.join(untold)}, which changed while it trained: "
+                 "it starts afresh. `state_names` lists what a callback has to remember; "
+                 "() says nothing"]
+    if n >= learner.n_epochs:
+        words += [f"found a run of {n} epochs, of {learner.n_epochs}: nothing is left to "
+                  "train, and the weights are those of the file. n_epochs counts all"]
+    return words
+
+# %% ../nbs/09_runs_that_survive.ipynb #5ea90c3d
+from torch.utils.data import DataLoader as DataLoaders     # PyTorch's
+
 # %% ../nbs/09_runs_that_survive.ipynb #445dc4c1
 def _check_place(path, learner):
     "Raise an error if a checkpoint cannot be written there, or not for this learner."
@@ -299,10 +372,39 @@ def _check_place(path, learner):
     if not hasattr(learner.optim, "state_dict"):
         raise TypeError(f"Checkpoint: found a {type(learner.optim).__name__} without "
                         "state_dict, expected an optimiser that can be saved")
-    for loader in (learner.dataloader, learner.valid):
-        if getattr(loader, "persistent_workers", False):
+    for loader in _held(learner.dataloader, learner.valid):
+        if isinstance(loader, DataLoaders) and loader.persistent_workers:
             raise ValueError("Checkpoint: found persistent_workers=True, expected False: "
                              "their random numbers are out of reach")
+
+# %% ../nbs/09_runs_that_survive.ipynb #c6f4102b
+def _first(loader):
+    "Return a checksum of the first mini-batch; None where looking would use it up."
+    if loader is None:
+        return None
+    if not isinstance(loader, DataLoaders) and iter(loader) is iter(loader):
+        return None
+    for batch in loader:
+        return _checksum(batch)
+
+# %% ../nbs/09_runs_that_survive.ipynb #82be7d40
+def _look(learner, state, sources):
+    "Return what each data loader gives first, from these random numbers; put them back."
+    now = random_state(sources)
+    set_random_state(state, sources)
+    first = {"training": _first(learner.dataloader), "validation": _first(learner.valid)}
+    set_random_state(now, sources)
+    return first
+
+# %% ../nbs/09_runs_that_survive.ipynb #f1579a0e
+def _compare_first(path, found, expected):
+    "Raise `ValueError` if data that can be asked gives another first mini-batch."
+    for part, mark in found.items():
+        if mark != expected[part] and None not in (mark, expected[part]):
+            raise ValueError(f"{path}: {part}: found another first mini-batch, expected "
+                             "the same again, as all random numbers that were found were "
+                             "put back. Other data, a loader that counts by itself, or "
+                             "random numbers where nobody finds them?")
 
 # %% ../nbs/09_runs_that_survive.ipynb #8e843437
 import warnings
@@ -310,6 +412,8 @@ import warnings
 # %% ../nbs/09_runs_that_survive.ipynb #52a22562
 class Checkpoint(Callback):
     "Save all that training needs to go on. Raise `ValueError`, `TypeError`, `OSError`."
+    ready = False                                        # has this `fit` come to it?
+
     def __init__(
         self,
         path,           # the file; `FileExistsError` if it is there, unless `resume`
@@ -329,17 +433,23 @@ class Checkpoint(Callback):
             raise ValueError("Checkpoint: found another callback after it, "
                              "expected it at the end of the list")
         _check_place(self.path, learner)
-        others = learner.callbacks[:-1]
-        self.sources = _sources(learner.dataloader, learner.valid, learner.model, *others)
-        self.made_for = _describe(learner, self.sources)
-        self.pending, self.checked = None, False     # an open epoch; is a file checked?
-        self.batch, self.marks, self.rng_start = 0, [], None
+        others = {"callbacks": learner.callbacks[:-1], "history": None, "batches": None}
+        self.sources = _sources({**vars(learner), **others}, type(learner))
+        self.made_for, self.settings = _describe(learner, self.sources), _settings(learner)
+        self.untold = _untold(learner.callbacks[:-1])
+        self.batch, self.marks, self.rng_start, self.pending = 0, [], None, None
         if os.path.exists(self.path):
             if not self.resume:
                 raise FileExistsError(f"{self.path}: found a checkpoint, expected none. "
                                       "resume=True goes on from it")
             self.restore(learner, load_checkpoint(self.path))
+        else:
+            self.rng_first = random_state(self.sources)
+            self.first, again = (_look(learner, self.rng_first, self.sources)
+                                 for _ in range(2))
+            _compare_first(self.path, again, self.first)
         self.saved, self.stepped = self.place(learner), learner.step
+        self.ready = True
 
     def place(self, learner):
         "Return how far the history has come."
@@ -353,14 +463,21 @@ class Checkpoint(Callback):
         self.pending, self.written = None, len(state["marks"])
         self.batch, self.marks, self.rng_start = 0, [], random_state(self.sources)
         marked = self.count(learner, learner.batches)
-        learner.batches = _skip_batches(marked, self.marks, state["marks"],
-                                        state["rng_now"], self.sources)
+        rest = _skip_batches(marked, self.marks, state["marks"], state["rng_now"],
+                             self.sources)
+        learner.batches = self.give(learner, rest)
 
     def count(self, learner, batches):
         "Yield mini-batches; count and mark them."
         for self.batch, batch in enumerate(batches, 1):
-            self.marks.append(_mark(learner, batch))
-            self.stepped = learner.step
+            self.pair, self.stepped = learner.split(batch), learner.step
+            self.marks.append(_mark(self.pair[1]))
+            yield batch
+
+    def give(self, learner, batches):
+        "Yield mini-batches to train on, which are split already."
+        for batch in batches:
+            _split_once(learner, self.pair)
             yield batch
 
     def after_batch(self, learner):
@@ -377,12 +494,22 @@ class Checkpoint(Callback):
     def after_fit(self, learner):
         "Write the end of a run that was cancelled, if its last mini-batch is done."
         over = learner.history.in_epoch == 0
-        if self.saved != self.place(learner) and (over or learner.step > self.stepped):
+        done = over or learner.step > self.stepped
+        if self.ready and self.saved != self.place(learner) and done:
             self.after_epoch(learner) if over else self.write(learner)
+
+    def clean_up(self, learner):
+        "A `fit` that is cancelled before this callback has begun must write nothing."
+        self.ready = False
 
     def write(self, learner):
         "Save everything."
+        now, begin = _untold(learner.callbacks[:-1]), self.untold
         state = {"made for": self.made_for,
+                 "first": self.first,
+                 "rng_first": self.rng_first,
+                 "settings": [self.settings, _settings(learner)],    # at the start, and now
+                 "untold": [name for name in now if now[name] != begin.get(name)],
                  "model": learner.model.state_dict(),
                  "optimiser": learner.optim.state_dict(),
                  "callbacks": [c.state_dict() for c in _stateful(learner.callbacks)],
@@ -391,8 +518,8 @@ class Checkpoint(Callback):
                  "marks": self.marks,
                  "rng_start": self.rng_start,
                  "rng_now": random_state(self.sources)}
-        save_checkpoint(self.path, state, check=not self.checked, keep=self.keep)
-        self.checked, self.saved = True, self.place(learner)
+        save_checkpoint(self.path, state, keep=self.keep)
+        self.saved = self.place(learner)
 
     def restore(self, learner, state):
         "Restore everything. Raise `ValueError` if the file was made for something else."
@@ -400,6 +527,9 @@ class Checkpoint(Callback):
             raise ValueError(f"{self.path}: found a {type(state).__name__}, "
                              "expected a checkpoint of a Learner")
         _compare(self.path, state["made for"], self.made_for)
+        self.settings = _compare_settings(self.path, *state["settings"], self.settings)
+        self.first, self.rng_first = state["first"], state["rng_first"]
+        _compare_first(self.path, _look(learner, self.rng_first, self.sources), self.first)
         learner.model.load_state_dict(state["model"])
         learner.optim.load_state_dict(state["optimiser"])
         for callback, own in zip(_stateful(learner.callbacks), state["callbacks"]):
@@ -408,8 +538,5 @@ class Checkpoint(Callback):
         learner.step = state["step"]
         set_random_state(state["rng_now"], self.sources)
         self.pending = state if state["marks"] else None
-        if len(learner.history.epoch_ends) >= learner.n_epochs:
-            warnings.warn(f"{self.path}: found a run of {len(learner.history.epoch_ends)} "
-                          f"epochs, of {learner.n_epochs}: nothing is left to train, and "
-                          "the weights are those of the file. n_epochs counts all epochs",
-                          stacklevel=2)
+        for words in _warnings(state["untold"], learner):
+            warnings.warn(f"{self.path}: {words}", stacklevel=2)

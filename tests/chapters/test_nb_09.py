@@ -1,14 +1,21 @@
 """Checkpoints against everything that kills, damages or confuses them."""
 
+import collections
+import functools
 import json
 import os
+import random
 import subprocess
 import sys
+import threading
+import warnings
 from pathlib import Path
 from unittest import mock
 
+import numpy
 import pytest
 from torch import nn
+from torch.optim import lr_scheduler
 from torch.utils import data
 
 import exp.nb_09
@@ -260,9 +267,10 @@ def test_hidden_generators_are_found(kind, after, tmp_path):
     assert identical(checkpointed("c"), whole)
 
 
-def test_workers_that_stay_are_refused(tmp_path):
+@pytest.mark.parametrize("wrap", [lambda loader: loader, Wrapped, lambda loader: Wrapped(lambda: loader)])
+def test_workers_that_stay_are_refused(wrap, tmp_path):
     def loader(x, y):
-        return data.DataLoader(Dataset(x, y), 16, num_workers=1, persistent_workers=True)
+        return wrap(data.DataLoader(Dataset(x, y), 16, num_workers=1, persistent_workers=True))
 
     with pytest.raises(ValueError, match="found persistent_workers=True, expected False"):
         run([Checkpoint(tmp_path / "c")], loader=loader)
@@ -368,19 +376,22 @@ WRITES = """
 import sys
 from exp.nb_09 import *
 for n in range(150):
-    save_checkpoint(sys.argv[1], {"n": n, "weights": torch.full((999,), n)}, check=False)
+    save_checkpoint(sys.argv[1], {"n": n, "weights": torch.full((999,), n)}, check=False, keep=int(sys.argv[2]))
     load_checkpoint(sys.argv[1])
 """
 
 
-def test_two_processes_with_one_path_never_publish_half_a_file(tmp_path):
+@pytest.mark.parametrize("keep", [1, 3])
+def test_two_processes_with_one_path_never_publish_half_a_file(keep, tmp_path):
     path = tmp_path / "c"
-    both = [subprocess.Popen([sys.executable, "-c", WRITES, str(path)]) for _ in range(2)]
+    both = [subprocess.Popen([sys.executable, "-c", WRITES, str(path), f"{keep}"]) for _ in range(2)]
     while any(process.poll() is None for process in both):
         if path.exists():
             state = load_checkpoint(path)
             assert (state["weights"] == state["n"]).all()
-    assert [process.returncode for process in both] == [0, 0] and os.listdir(tmp_path) == ["c"]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(os.listdir(tmp_path)) == ["c", "c.1", "c.2"][:keep]
+    assert all((state["weights"] == state["n"]).all() for state in map(load_checkpoint, tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize("value, name", [(Path("x"), ".*Path"), (lambda: 1, "method"), (range(3), "range")])
@@ -423,15 +434,17 @@ def test_no_checkpoint_is_overwritten_or_followed(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this machine cannot fork")
 def test_a_run_that_is_killed_twenty_times_is_never_another(tmp_path):
     script = Path(__file__).parents[1] / "programs" / "killed_run.py"
-    command = [sys.executable, "-W", "error", str(script), str(tmp_path), "20"]
+    command = [sys.executable, "-W", "error", str(script), str(tmp_path), "5"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
-    kills = json.loads(done.stdout)["kills"]
-    same_in = [all(kill[part] for part in ("losses", "weights", "order", "optimiser", "callbacks")) for kill in kills]
-    assert len(kills) == 20 and all(same_in), kills
-    assert sum(kill["killed"] for kill in kills) >= 12, kills  # a fast machine may end a run before its kill
-    assert len({kill["batches"] for kill in kills}) >= 8, kills  # spread over the run
-    assert sum(kill["in the epoch"] > 0 for kill in kills) >= 3 and any(kill["in a write"] for kill in kills), kills
+    told = json.loads(done.stdout)
+    kills, ends = told["kills"], told["ends"]
+    parts = {"losses", "weights", "order", "optimiser", "callbacks"}
+    assert len(ends) == 5 and all(set(each) == parts and all(each.values()) for each in ends), ends
+    assert len(kills) == 20 and all(kill["killed"] for kill in kills), kills
+    assert len({kill["batches"] for kill in kills}) >= 10, kills  # spread over the run
+    assert sum(kill["in the epoch"] > 0 for kill in kills) >= 6, kills
+    assert sum(kill["in a write"] for kill in kills) >= 1, kills
 
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
@@ -459,6 +472,347 @@ def test_what_cannot_be_is_refused():
 
 def test_saving_observes(tmp_path):
     assert identical(run([KeepBest(), Checkpoint(tmp_path / "c", 2)]), run([KeepBest()]))
+
+
+# Random numbers that hide
+
+
+NOISE = random.Random(4)  # a global that a function below names
+
+
+def hides(kind, x, y):
+    "Return a data loader and a criterion; one of them draws from a generator that is well hidden."
+    own, criterion = torch.Generator().manual_seed(1), cross_entropy_loss
+
+    def shuffled(): return iter(DataLoader(Dataset(x, y), 16, True, own))  # fmt: skip
+
+    class InClosure:
+        def __iter__(self): return shuffled()  # fmt: skip
+
+    class InPartial:
+        make = functools.partial(lambda g: iter(DataLoader(Dataset(x, y), 16, True, g)), own)
+        def __iter__(self): return self.make()  # fmt: skip
+
+    class InGlobals(Dataset):
+        def __getitem__(self, i): return self.x[i] + NOISE.random(), self.y[i]  # fmt: skip
+
+    def collated(samples, noise=numpy.random.default_rng(5)):
+        return torch.stack([a for a, _ in samples]) + noise.random(), torch.stack([b for _, b in samples])
+
+    class Noisy:
+        def __init__(self): self.add = lambda logits: logits + torch.randn(logits.shape, generator=own)  # fmt: skip
+        def __call__(self, logits, yb): return cross_entropy_loss(self.add(logits), yb)  # fmt: skip
+
+    loader = DataLoader(Dataset(x, y), 16)
+    if kind in ("closure", "partial"):
+        loader = {"closure": InClosure, "partial": InPartial}[kind]()
+    elif kind == "global":
+        NOISE.seed(4)
+        loader = DataLoader(InGlobals(x, y), 16)
+    elif kind == "default of collate":
+        loader = data.DataLoader(data.TensorDataset(x, y), 16, collate_fn=collated)
+    elif kind == "criterion":
+        criterion = Noisy()
+    return loader, criterion
+
+
+@pytest.mark.parametrize("after", [3, 5, 8, 10])
+@pytest.mark.parametrize("kind", ["closure", "partial", "global", "default of collate", "criterion"])
+def test_what_is_hidden_in_functions_is_found(kind, after, tmp_path):
+    def checkpointed(path, *more):
+        set_seed(5)
+        model, (loader, criterion) = network(), hides(kind, *problem())
+        learner = Learner(model, criterion, SGD(model.parameters()), [*more, Checkpoint(tmp_path / path, 2, True)])
+        learner.fit(loader, 3, [problem()])
+        return learner
+
+    whole = checkpointed("whole")
+    with pytest.raises(KeyboardInterrupt):
+        checkpointed("c", InterruptAfter(after))
+    assert identical(checkpointed("c"), whole)
+
+
+class ByTheSystem:
+    "Draw numbers that nobody can put back: for the order, or for the inputs."
+
+    def __init__(self, x, y, noise):
+        self.x, self.y, self.noise, self.dice = x, y, noise, random.SystemRandom()
+
+    def __iter__(self):
+        x = self.x + self.dice.random() if self.noise else self.x
+        order = torch.arange(70) if self.noise else torch.tensor(self.dice.sample(range(70), 70))
+        return iter([(x[some], self.y[some]) for some in order.split(16)])
+
+
+class CountsEpochs:
+    "Shuffle by the number of times that it was asked, which it keeps for itself."
+
+    def __init__(self, x, y): self.x, self.y, self.epoch = x, y, 0  # fmt: skip
+
+    def __iter__(self):
+        self.epoch += 1
+        order = torch.randperm(70, generator=torch.Generator().manual_seed(self.epoch))
+        return iter([(self.x[some], self.y[some]) for some in order.split(16)])
+
+
+@pytest.mark.parametrize("make", [lambda x, y: ByTheSystem(x, y, False), lambda x, y: ByTheSystem(x, y, True), CountsEpochs])
+def test_what_nobody_finds_is_refused_before_the_first_mini_batch(make, tmp_path):
+    losses = []
+
+    class Counts(Callback):
+        def after_loss(self, learner): losses.append(1)  # fmt: skip
+
+    with pytest.raises(ValueError, match="c: training: found another first mini-batch, expected the same again"):
+        run([Counts(), Checkpoint(tmp_path / "c")], loader=make)
+    set_seed(5)
+    model, (x, y) = network(), problem()
+    learner = Learner(model, cross_entropy_loss, SGD(model.parameters()), [Counts(), Checkpoint(tmp_path / "c")])
+    with pytest.raises(ValueError, match="c: validation: found another first mini-batch"):
+        learner.fit(DataLoader(Dataset(x, y), 16), 1, valid=make(x, y))
+    assert losses == [] and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("wrap", [lambda stream: stream, lambda stream: Wrapped(stream)])
+def test_a_stream_is_not_asked_twice(wrap, tmp_path):
+    learner = run([Checkpoint(tmp_path / "c")], loader=lambda x, y: wrap(in_pieces(16)(x, y)), n_epochs=1)
+    assert learner.history.sizes == [16, 16, 16, 16, 6]
+    assert identical(learner, run(loader=in_pieces(16), n_epochs=1))
+
+
+@pytest.mark.parametrize("n_epochs", [1, 2])
+def test_other_inputs_are_noticed_between_epochs_too(n_epochs, tmp_path):
+    run([Checkpoint(tmp_path / "c")], n_epochs=n_epochs)
+    with pytest.raises(ValueError, match="c: training: found another first mini-batch"):
+        run([Checkpoint(tmp_path / "c", resume=True)],
+            loader=lambda x, y: DataLoader(Dataset(1.01 * x, y), 16, True, torch.Generator().manual_seed(5)))  # fmt: skip
+
+
+def test_a_script_without_a_seed_goes_on(tmp_path):
+    "The first mini-batch is asked for with the random numbers of the file, not of the script."
+    def checkpointed(*more):
+        model, (x, y) = network(), problem()
+        loader = data.DataLoader(Noisy(x, y), 16, shuffle=True)
+        optim = torch.optim.SGD(model.parameters(), lr=0.1)
+        learner = Learner(model, cross_entropy_loss, optim, [*more, Checkpoint(tmp_path / "c", 2, resume=True)])
+        learner.fit(loader, 3)
+        return learner
+
+    with pytest.raises(KeyboardInterrupt):
+        checkpointed(InterruptAfter(7))
+    torch.seed(), random.seed(), numpy.random.seed()
+    assert len(checkpointed().history.losses) == 15
+
+
+def test_checksums_of_what_mini_batches_hold():
+    checksum = exp.nb_09._checksum
+    for dtype in (torch.float32, torch.bfloat16, torch.complex64, torch.bool, torch.uint8, torch.int64):
+        one = torch.tensor([0, 1, 1]).to(dtype)
+        assert checksum(one) == checksum(one.clone()) != checksum(one.flip(0)), dtype
+    assert checksum(torch.empty(0)) == checksum(torch.empty(0)) != checksum(torch.zeros(1))
+    many = numpy.arange(5_000)
+    other = many.copy()
+    other[2_500] = 0
+    assert checksum(many) == checksum(many.copy()) != checksum(other)  # of which repr shows the ends only
+    assert checksum(collections.UserDict(a=many)) == checksum({"a": many}) != checksum({"a": other})
+    assert checksum({"a": 1}) != checksum({"b": 1}) and checksum([1, "a"]) != checksum([1, "b"])
+    assert checksum(object()) == checksum(object())  # no address
+
+
+def test_a_mini_batch_is_split_once(tmp_path):
+    class Draws(Learner):
+        splits = 0
+
+        def split(self, batch):
+            self.splits += 1
+            return batch.pop("x") + torch.rand(1), batch.pop("y")
+
+    class Dicts:
+        def __init__(self, x, y): self.pairs = in_pieces(16)(x, y)  # fmt: skip
+        def __iter__(self): return ({"x": x, "y": y} for x, y in self.pairs)  # fmt: skip
+
+    def trained(*callbacks):
+        set_seed(5)
+        model = network()
+        learner = Draws(model, cross_entropy_loss, torch.optim.SGD(model.parameters(), lr=0.1), callbacks)
+        learner.fit(map(dict, Dicts(*problem())), 1)
+        return learner
+
+    bare = trained()
+    saved = trained(Checkpoint(tmp_path / "c", 2))
+    assert bare.splits == saved.splits == 5 and identical(bare, saved) and "split" not in vars(saved)
+    with pytest.raises(KeyboardInterrupt):
+        trained(InterruptAfter(3), Checkpoint(tmp_path / "d", 2))
+    resumed = trained(Checkpoint(tmp_path / "d", 2, resume=True))
+    assert identical(resumed, bare) and "split" not in vars(resumed)
+
+
+def test_a_split_of_ones_own_stays(tmp_path):
+    model, (x, y) = network(), problem()
+    learner = Learner(model, cross_entropy_loss, SGD(model.parameters()), [Checkpoint(tmp_path / "c")])
+    learner.split = split = lambda batch: (batch["x"], batch["y"])
+    learner.fit([{"x": x, "y": y}] * 3, 2, valid=[{"x": x, "y": y}])
+    assert learner.split is split and len(learner.history.losses) == 6
+
+
+# What the file would win
+
+
+def decays(o): return Schedule(lr_scheduler.StepLR(o, 2, 0.5))  # fmt: skip
+
+
+OTHERS = {
+    "momentum of group 0 of the optimiser: found 0.9, expected 0.5": dict(optim=lambda ps: torch.optim.SGD(ps, 0.1, 0.5)),
+    "weight_decay of group 0 of the optimiser: found 0, expected 0.1": dict(
+        optim=lambda ps: torch.optim.SGD(ps, 0.1, 0.9, weight_decay=0.1)),
+    "nesterov of group 0 of the optimiser: found False, expected True": dict(
+        optim=lambda ps: torch.optim.SGD(ps, 0.1, 0.9, nesterov=True)),
+    "gamma of Schedule, the state 0: found 0.5, expected 0.1": dict(schedule=lambda o: lr_scheduler.StepLR(o, 2, 0.1)),
+    "step_size of Schedule, the state 0: found 2, expected 3": dict(schedule=lambda o: lr_scheduler.StepLR(o, 3, 0.5)),
+    "level of Holds, the state 1: found 'low', expected 'high'": dict(level="high"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [None, *OTHERS])
+def test_settings_of_the_file_do_not_win_without_a_word(words, tmp_path):
+    class Holds(Callback):
+        state_names, n = ("level", "n"), 0
+        def __init__(self, level): self.level = level  # fmt: skip
+        def after_batch(self, learner): self.n += 1  # fmt: skip
+
+    def checkpointed(n_epochs, optim=lambda ps: torch.optim.SGD(ps, 0.1, 0.9), level="low",
+                     schedule=lambda o: lr_scheduler.StepLR(o, 2, 0.5)):  # fmt: skip
+        return run(lambda o: [Schedule(schedule(o)), Holds(level), Checkpoint(tmp_path / "c", 2, resume=True)],
+                   n_epochs=n_epochs, optim=optim)  # fmt: skip
+
+    checkpointed(1)
+    if words is None:
+        assert checkpointed(2).callbacks[2].n == 10
+    else:
+        with pytest.raises(ValueError, match=f"c: settings, {words}. The checkpoint was made for something else"):
+            checkpointed(2, **OTHERS[words])
+
+
+def test_settings_that_a_schedule_moves_are_none(tmp_path):
+    def cycle(o): return lr_scheduler.OneCycleLR(o, max_lr=0.1, total_steps=20)  # fmt: skip
+
+    def pieces(path):
+        set_seed(5)
+        model, (x, y) = network(), problem()
+        optim = torch.optim.SGD(model.parameters(), 0.1, 0.9)  # the cycle moves the momentum, too
+        learner = Learner(model, cross_entropy_loss, optim, [Schedule(cycle(optim)), Checkpoint(tmp_path / path, resume=True)])
+        return learner, DataLoader(Dataset(x, y), 16, True)
+
+    whole, loader = pieces("whole")
+    whole.fit(loader, 4)
+    here, loader = pieces("here")
+    for n in (1, 2, 3, 4):
+        here.fit(loader, n)  # in one process: each goes on from the file
+    assert identical(here, whole)
+    for n in (1, 2, 3, 4):
+        there, loader = pieces("there")
+        there.fit(loader, n)  # as if each were a new one
+    assert identical(there, whole)
+
+
+class Forgets(Callback):
+    "Remember something, and say nothing of it."
+
+    def before_fit(self, learner): self.seen, self.n, self.path = [], 0, "x"  # fmt: skip
+
+    def after_batch(self, learner):
+        self.seen.append(1)
+        self.n = 1
+
+
+class SaysSo(Forgets):
+    state_names = ()
+
+
+def test_what_a_callback_forgets_is_said(tmp_path):
+    def checkpointed(n_epochs, *callbacks):
+        return run([*callbacks, Checkpoint(tmp_path / f"{type(callbacks[0]).__name__}", resume=True)], n_epochs=n_epochs)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checkpointed(1, Forgets())
+        for quiet in (SaysSo, Progress, Accumulate, KeepBest, LearningRates, ClipGradient):
+            checkpointed(1, quiet())
+            checkpointed(2, quiet())
+    words = r"Forgets: found nothing of Forgets.seen \(callback 1\), Forgets.n \(callback 1\), which changed while it"
+    with pytest.warns(UserWarning, match=words):
+        checkpointed(2, Forgets())
+
+
+# A file that is there stays whole
+
+
+class CancelsAtOnce(Callback):
+    on = True
+
+    def before_fit(self, learner):
+        if self.on:
+            raise CancelFit
+
+
+def test_a_fit_that_is_cancelled_at_once_writes_nothing(tmp_path):
+    model, (x, y) = network(), problem()
+    first = CancelsAtOnce()
+    learner = Learner(model, cross_entropy_loss, SGD(model.parameters()), [first, Checkpoint(tmp_path / "c", resume=True)])
+    assert learner.fit(DataLoader(Dataset(x, y), 16), 1).losses == [] and os.listdir(tmp_path) == []
+    first.on = False
+    learner.fit(DataLoader(Dataset(x, y), 16), 1)
+    written, first.on = (tmp_path / "c").read_bytes(), True
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    learner.fit(DataLoader(Dataset(x, y), 16), 2)
+    assert (tmp_path / "c").read_bytes() == written
+
+
+@pytest.mark.parametrize("value", [print, torch.relu, range(3), nn.ReLU(), nn.ReLU, random.Random(), threading.Lock(), ...])
+def test_what_becomes_no_data_later_is_not_written(value, tmp_path):
+    class Turns(Callback):
+        state_names, n = ("n",), 1
+
+        def after_epoch(self, learner):
+            self.n = value if learner.epoch == 2 else 1
+
+    with pytest.raises(TypeError, match=r"c: found .* at state\['callbacks'\]\[0\]\['n'\], expected tensors"):
+        run([Turns(), Checkpoint(tmp_path / "c")])
+    assert len(load_checkpoint(tmp_path / "c")["history"]["epoch_ends"]) == 1 and os.listdir(tmp_path) == ["c"]
+
+
+def test_an_older_file_that_another_process_has_moved_is_no_error(tmp_path):
+    for n in (1, 2, 3):
+        save_checkpoint(tmp_path / "c", {"n": n}, keep=3)
+    replace = os.replace
+
+    def stolen(a, b):
+        if f"{a}".endswith("c.1"):
+            os.unlink(a)
+        replace(a, b)
+
+    with mock.patch.object(os, "replace", stolen):
+        save_checkpoint(tmp_path / "c", {"n": 4}, keep=3)
+    assert [load_checkpoint(tmp_path / name)["n"] for name in ("c", "c.1", "c.2")] == [4, 3, 1]
+
+
+def test_a_run_that_is_cancelled_in_a_validation_goes_on(tmp_path):
+    class Cancels(Callback):
+        def after_valid_batch(self, learner):
+            if learner.epoch == 2:
+                raise CancelFit
+
+    def checkpointed(*more):
+        return run([Metrics(accuracy=accuracy), *more, Checkpoint(tmp_path / "c", 2, resume=True)])
+
+    cancelled, whole = checkpointed(Cancels()), run([Metrics(accuracy=accuracy)])
+    assert load_checkpoint(tmp_path / "c")["history"]["epoch_ends"] == cancelled.history.epoch_ends == [5, 10]
+    resumed = checkpointed()
+    assert resumed.history.losses == whole.history.losses
+    assert resumed.callbacks[1].train == whole.callbacks[1].train
+    first, _, last = whole.history.valid_losses
+    assert resumed.history.valid_losses == [first, last] and resumed.history.valid_steps == [5, 15]
+    assert resumed.callbacks[1].valid["accuracy"][1] is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA on this machine")
