@@ -496,7 +496,9 @@ def hides(kind, x, y):
     class InGlobals(Dataset):
         def __getitem__(self, i): return self.x[i] + NOISE.random(), self.y[i]  # fmt: skip
 
-    def collated(samples, noise=numpy.random.default_rng(5)):
+    drawn = numpy.random.default_rng(5)
+
+    def collated(samples, noise=drawn):
         return torch.stack([a for a, _ in samples]) + noise.random(), torch.stack([b for _, b in samples])
 
     class Noisy:
@@ -555,7 +557,10 @@ class CountsEpochs:
         return iter([(self.x[some], self.y[some]) for some in order.split(16)])
 
 
-@pytest.mark.parametrize("make", [lambda x, y: ByTheSystem(x, y, False), lambda x, y: ByTheSystem(x, y, True), CountsEpochs])
+UNFOUND = [lambda x, y: ByTheSystem(x, y, False), lambda x, y: ByTheSystem(x, y, True), CountsEpochs]
+
+
+@pytest.mark.parametrize("make", UNFOUND)
 def test_what_nobody_finds_is_refused_before_the_first_mini_batch(make, tmp_path):
     losses = []
 
@@ -582,9 +587,11 @@ def test_a_stream_is_not_asked_twice(wrap, tmp_path):
 @pytest.mark.parametrize("n_epochs", [1, 2])
 def test_other_inputs_are_noticed_between_epochs_too(n_epochs, tmp_path):
     run([Checkpoint(tmp_path / "c")], n_epochs=n_epochs)
+
+    def brighter(x, y): return DataLoader(Dataset(1.01 * x, y), 16, True, torch.Generator().manual_seed(5))  # fmt: skip
+
     with pytest.raises(ValueError, match="c: training: found another first mini-batch"):
-        run([Checkpoint(tmp_path / "c", resume=True)],
-            loader=lambda x, y: DataLoader(Dataset(1.01 * x, y), 16, True, torch.Generator().manual_seed(5)))  # fmt: skip
+        run([Checkpoint(tmp_path / "c", resume=True)], loader=brighter)
 
 
 def test_a_script_without_a_seed_goes_on(tmp_path):
@@ -661,7 +668,8 @@ def decays(o): return Schedule(lr_scheduler.StepLR(o, 2, 0.5))  # fmt: skip
 
 
 OTHERS = {
-    "momentum of group 0 of the optimiser: found 0.9, expected 0.5": dict(optim=lambda ps: torch.optim.SGD(ps, 0.1, 0.5)),
+    "momentum of group 0 of the optimiser: found 0.9, expected 0.5": dict(
+        optim=lambda ps: torch.optim.SGD(ps, 0.1, 0.5)),
     "weight_decay of group 0 of the optimiser: found 0, expected 0.1": dict(
         optim=lambda ps: torch.optim.SGD(ps, 0.1, 0.9, weight_decay=0.1)),
     "nesterov of group 0 of the optimiser: found False, expected True": dict(
@@ -699,7 +707,8 @@ def test_settings_that_a_schedule_moves_are_none(tmp_path):
         set_seed(5)
         model, (x, y) = network(), problem()
         optim = torch.optim.SGD(model.parameters(), 0.1, 0.9)  # the cycle moves the momentum, too
-        learner = Learner(model, cross_entropy_loss, optim, [Schedule(cycle(optim)), Checkpoint(tmp_path / path, resume=True)])
+        callbacks = [Schedule(cycle(optim)), Checkpoint(tmp_path / path, resume=True)]
+        learner = Learner(model, cross_entropy_loss, optim, callbacks)
         return learner, DataLoader(Dataset(x, y), 16, True)
 
     whole, loader = pieces("whole")
@@ -730,7 +739,8 @@ class SaysSo(Forgets):
 
 def test_what_a_callback_forgets_is_said(tmp_path):
     def checkpointed(n_epochs, *callbacks):
-        return run([*callbacks, Checkpoint(tmp_path / f"{type(callbacks[0]).__name__}", resume=True)], n_epochs=n_epochs)
+        path = tmp_path / type(callbacks[0]).__name__
+        return run([*callbacks, Checkpoint(path, resume=True)], n_epochs=n_epochs)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -756,8 +766,8 @@ class CancelsAtOnce(Callback):
 
 def test_a_fit_that_is_cancelled_at_once_writes_nothing(tmp_path):
     model, (x, y) = network(), problem()
-    first = CancelsAtOnce()
-    learner = Learner(model, cross_entropy_loss, SGD(model.parameters()), [first, Checkpoint(tmp_path / "c", resume=True)])
+    first, last = CancelsAtOnce(), Checkpoint(tmp_path / "c", resume=True)
+    learner = Learner(model, cross_entropy_loss, SGD(model.parameters()), [first, last])
     assert learner.fit(DataLoader(Dataset(x, y), 16), 1).losses == [] and os.listdir(tmp_path) == []
     first.on = False
     learner.fit(DataLoader(Dataset(x, y), 16), 1)
@@ -768,7 +778,10 @@ def test_a_fit_that_is_cancelled_at_once_writes_nothing(tmp_path):
     assert (tmp_path / "c").read_bytes() == written
 
 
-@pytest.mark.parametrize("value", [print, torch.relu, range(3), nn.ReLU(), nn.ReLU, random.Random(), threading.Lock(), ...])
+NO_DATA = [print, torch.relu, range(3), nn.ReLU(), nn.ReLU, random.Random(), threading.Lock(), ...]
+
+
+@pytest.mark.parametrize("value", NO_DATA)
 def test_what_becomes_no_data_later_is_not_written(value, tmp_path):
     class Turns(Callback):
         state_names, n = ("n",), 1

@@ -5,8 +5,8 @@
 Each run is killed four times: the process that resumes it is killed, too, and only the fifth may come to the end.
 
 A place is a line of the `Learner` or of `exp/nb_09.py` that is about to run, counted from the start of the run: so it
-is the same on a fast machine and on a slow one. Two of the four places are among all lines, one among those that write a
-file, and at one the child tells its parent that it is there, and goes on until the parent's kill arrives.
+is the same on a fast machine and on a slow one. Two of the four places are among all lines, one among those that write
+a file, and at one the child tells its parent that it is there, and goes on until the parent's kill arrives.
 
 The process imports PyTorch once and forks its children, so that a kill costs a fraction of a second.
 """
