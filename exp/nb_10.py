@@ -126,6 +126,8 @@ class MappedDataset:
 # %% ../nbs/10_feeding_the_loop.ipynb #452b01c3
 class Untouched(Callback):
     "Raise `RuntimeError` where training changes these tensors: a batch may be a view."
+    state_names = ()                                     # it only looks
+
     def __init__(
         self,
         *tensors,   # the data: nobody may change them while `fit` runs
