@@ -125,7 +125,8 @@ def markdown(found):
         parts += ["## With the batch size", about, scaling(found, "batch_size")]
         parts += ["## With the number of epochs", about, scaling(found, "epochs")]
     if "others" in found:
-        parts += ["## What else takes time", others(found)]
+        date = found["others"].get("date")
+        parts += ["## What else takes time", *([f"Measured on {date}."] if date else []), others(found)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -188,6 +188,23 @@ def test_stored_results_agree_with_each_other():
         assert row["seconds"] == results.summary(row["runs"])
 
 
+def test_others_are_renewed_and_the_timings_stay(monkeypatch, tmp_path):
+    report.write(made_up(), tmp_path, tmp_path / "chart.png")
+    monkeypatch.setattr(driver, "BENCH", tmp_path)
+    monkeypatch.setattr(report, "CHART", tmp_path / "chart.png")
+    new = made_up()["others"] | {"docs": 7.0}
+    monkeypatch.setattr(driver.costs, "measure", lambda *_: new)
+    here = {"processor": "P", "date": "2026-02-02"}
+    monkeypatch.setattr(driver.machine, "machine", lambda *_: here)
+    before = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert driver.main(["--others"]) == 0
+    after = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert after.pop("others") == new | {"date": "2026-02-02"} and before.pop("others") and after == before
+    assert "Measured on 2026-02-02." in (tmp_path / "results.md").read_text(encoding="utf-8")
+    here["processor"] = "another"
+    assert driver.main(["--others"]) == 2
+
+
 # The variants
 
 
