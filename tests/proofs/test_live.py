@@ -260,6 +260,8 @@ def test_settings_the_address_the_program_and_the_end_of_a_run(visit):
                                    "A smaller learning rate is the usual cure.")  # fmt: skip
     assert page.locator("#live-go").is_disabled() and page.locator("#live-above").is_visible()
 
+    assert page.evaluate("smooth([2, 1e36, 500, 400], 0)") == [2, 1e36, 500, 400]  # a loss after it is not lost
+    assert page.evaluate("smooth([0, 3, 0, 9], 1)") == [0, 1, 4, 4.5]
     page.evaluate("() => { location.hash = 'batch=99999&hidden=-3&images=500&lr=7&order=odd&seed=x&drop=true'; }")
     until(page, "live.run.settings.images === 500")
     asked = page.evaluate("live.run.settings")
