@@ -5,6 +5,7 @@
     nb_02   Mini-batch training
     nb_03   Backpropagation: what loss.backward() does
     nb_04   Validation, the Learner and callbacks
+    nb_05   Optimisers and schedules
     nb_09   Runs that survive
     nb_10   Feeding the loop
 
