@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # JupyterLab refuses to run as root unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab test export outputs bugs data live fuzz docs book bench clean lab-env dev-env fuzz-env
+.PHONY: help lab test export outputs bugs data live fuzz docs book bench records clean lab-env dev-env fuzz-env
 help:
 	@echo "make lab       read and run the chapters in JupyterLab"
 	@echo "make test      run every check (CHAPTER=02: those of one chapter)"
@@ -22,6 +22,7 @@ help:
 	@echo "make outputs   run the notebooks, store their outputs, show what changed"
 	@echo "make bugs      plant bugs in the chapters, store which check catches each"
 	@echo "make data      check the data files against their checksums"
+	@echo "make records   make the long runs of records/ that are missing (all anew: 20 minutes)"
 	@echo "make live      train with PyTorch what the page Train it here is compared with"
 	@echo "make fuzz      feed the file reader with damaged files for a minute"
 	@echo "make bench     time our loops beside the tools one would otherwise pick (15 minutes; QUICK=1: a smoke test)"
@@ -56,6 +57,9 @@ book: docs
 
 data: lab-env
 	@$(PY) -m tools.data
+
+records: dev-env
+	@$(PY) -m tools.records $(ARGS)
 
 live: lab-env
 	@$(PY) -m docs.live.runs

@@ -56,7 +56,7 @@ def from_notebook(number, *names):
 
     source = chapter(number)
     module = importlib.import_module(f"exp.{source.module}")
-    space = {"nn": nn, **{name: getattr(module, name) for name in module.__all__}}
+    space = {"nn": nn, **{name: value for name, value in vars(module).items() if not name.startswith("__")}}
     nodes = [node for cell in source.code_cells for node in ast.parse(cell.source).body]
     nodes = [node for node in nodes if getattr(node, "name", None) in names]
     if sorted(node.name for node in nodes) != sorted(names):

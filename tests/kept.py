@@ -110,7 +110,7 @@ def inputs_of_package(root=ROOT):
 def inputs_of_site(root=ROOT):
     "List what the site is made of."
     own = [path for path in (root / "docs").iterdir() if path.name not in ("_build", "chapters", "loops", "reference")]
-    names = ["nbs", "exp", "bench", "tests/bugs"]
+    names = ["nbs", "exp", "bench", "records", "tests/bugs"]
     return [*own, *(root / name for name in names), *tools_of_proofs(root)]
 
 
