@@ -34,6 +34,11 @@ after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 print(json.dumps([seconds, after - before, x.nbytes + y.nbytes]))
 """
 
+OPTIMISERS = """
+from bench import optimisers
+optimisers.main()
+"""
+
 NOTEBOOK = """
 import sys, time
 from tools.run import run
@@ -74,6 +79,11 @@ def docs(rounds):
         if done.returncode:
             raise RuntimeError(f"the site could not be built:\n{done.stderr[-3000:]}")
         return seconds, browser.epochs(Path(folder) / "live.html", rounds)
+
+
+def optimisers(python, env):
+    "Time a step of the optimisers of chapter 05 beside PyTorch's, in a process of its own."
+    return python_says(python, OPTIMISERS, env=env)
 
 
 def measure(python, rounds, env, say):

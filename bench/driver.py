@@ -113,7 +113,10 @@ def gather(options, python, say):
         "scaling": [results.row(runs, scaled) for runs in scaled.values()],
         "targets": results.check_targets(rounds),
     }
-    return found if options.quick else found | {"others": costs.measure(python, options.rounds, environment(1), say)}
+    if options.quick:
+        return found
+    steps = costs.optimisers(python, environment(1))
+    return found | {"optimisers": steps, "others": costs.measure(python, options.rounds, environment(1), say)}
 
 
 def renew_others(options, say):
@@ -122,8 +125,9 @@ def renew_others(options, say):
     here = machine.machine(sys.executable, machine.own_cpus())
     if here["processor"] != stored["machine"]["processor"]:
         raise RuntimeError(f"found {here['processor']}, expected {stored['machine']['processor']}, as for the timings")
-    measured = costs.measure(sys.executable, options.rounds, environment(1), say)
-    report.write(stored | {"others": measured | {"date": here["date"]}}, BENCH, report.CHART)
+    steps = costs.optimisers(sys.executable, environment(1))
+    measured = costs.measure(sys.executable, options.rounds, environment(1), say) | {"date": here["date"]}
+    report.write(stored | {"optimisers": steps, "others": measured}, BENCH, report.CHART)
     return 0
 
 

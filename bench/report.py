@@ -99,6 +99,22 @@ def others(found):
     return table(["what", "takes"], rows)
 
 
+def optimisers(found):
+    "Make the table of a step of each optimiser."
+    paths = ("ours", "default", "foreach", "fused")
+    rows = []
+    for title, by_path in found["optimisers"].items():
+        times = [by_path[path] if path in by_path else None for path in paths]
+        rows.append([title, *("" if t is None else cell_of(t) for t in times)])
+    return table(["optimiser", "ours", "PyTorch's default path", "its `foreach`", "its `fused`"], rows)
+
+
+def cell_of(time):
+    "Write microseconds of a step, and how many times those of the default path."
+    ratio = "" if time["to_default"] is None else f" ({time['to_default']:.2f})"
+    return f"{1e6 * time['seconds']:.0f}{ratio}"
+
+
 def markdown(found):
     "Word the results, as results.md."
     machine, protocol = found["machine"], found["protocol"]
@@ -124,6 +140,10 @@ def markdown(found):
         about = f"Seconds of the whole run (to the idiom), one thread, {count(protocol['scaling_rounds'], 'round')}."
         parts += ["## With the batch size", about, scaling(found, "batch_size")]
         parts += ["## With the number of epochs", about, scaling(found, "epochs")]
+    if "optimisers" in found:
+        about = ("Microseconds of one step of an optimiser on the parameters of the MLP, one thread (to PyTorch's "
+                 "default path): medians, the ratios within 15 turns of 100 steps.")
+        parts += ["## A step of an optimiser", about, optimisers(found)]
     if "others" in found:
         date = found["others"].get("date")
         parts += ["## What else takes time", *([f"Measured on {date}."] if date else []), others(found)]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench import data, driver, machine, peers, report, results, variants
+from bench import data, driver, machine, optimisers, peers, report, results, variants
 from bench.clock import Clock
 from tools.chapters import ROOT, chapter
 
@@ -43,6 +43,9 @@ def made_up(foreign=0.0):
         "others": {"import": dict.fromkeys(("torch", "torch_and_exp", "exp"), times), "docs": 9.0,
                    "get_mnist_data": {"seconds": times, "peak_bytes": times, "tensor_bytes": 1},
                    "notebooks": {"02": 30.0}},
+        "optimisers": {"SGD": {"ours": {"seconds": 4e-5, "to_default": 0.8},
+                               "default": {"seconds": 5e-5, "to_default": 1.0}},
+                       "Muon": {"ours": {"seconds": 2e-3, "to_default": None}}},
     }
 
 
@@ -188,18 +191,35 @@ def test_stored_results_agree_with_each_other():
         assert row["seconds"] == results.summary(row["runs"])
 
 
+def test_a_step_of_our_optimisers_costs_no_more_than_the_default_path():
+    found = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))["optimisers"]
+    assert len(found) == 6 and all(by_path["ours"]["to_default"] <= 1 for by_path in found.values())
+    assert "| SGD | 40 (0.80) | 50 (1.00) |  |  |" in report.markdown(made_up())
+    assert "| Muon | 2000 |  |  |  |" in report.markdown(made_up())  # an older PyTorch has none
+
+
+def test_steps_of_optimisers_are_timed_in_turns():
+    found = optimisers.measure(turns=2, steps=2)
+    assert set(found) == set(optimisers.makers()) and set(found["Adam"]) == {"ours", "default", "foreach", "fused"}
+    assert set(found["RMSprop"]) == {"ours", "default", "foreach"} and set(found["Muon"]) == {"ours", "default"}
+    assert all(time["seconds"] > 0 and time["to_default"] > 0 for each in found.values() for time in each.values())
+
+
 def test_others_are_renewed_and_the_timings_stay(monkeypatch, tmp_path):
     report.write(made_up(), tmp_path, tmp_path / "chart.png")
     monkeypatch.setattr(driver, "BENCH", tmp_path)
     monkeypatch.setattr(report, "CHART", tmp_path / "chart.png")
     new = made_up()["others"] | {"docs": 7.0}
     monkeypatch.setattr(driver.costs, "measure", lambda *_: new)
+    steps = {"SGD": {"ours": {"seconds": 1e-5, "to_default": 0.5}}}
+    monkeypatch.setattr(driver.costs, "optimisers", lambda *_: steps)
     here = {"processor": "P", "date": "2026-02-02"}
     monkeypatch.setattr(driver.machine, "machine", lambda *_: here)
     before = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert driver.main(["--others"]) == 0
     after = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert after.pop("others") == new | {"date": "2026-02-02"} and before.pop("others") and after == before
+    assert after.pop("others") == new | {"date": "2026-02-02"} and after.pop("optimisers") == steps
+    assert before.pop("others") and before.pop("optimisers") and after == before
     assert "Measured on 2026-02-02." in (tmp_path / "results.md").read_text(encoding="utf-8")
     here["processor"] = "another"
     assert driver.main(["--others"]) == 2
