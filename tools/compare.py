@@ -29,6 +29,7 @@ NUMBER = r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"
 TIMING = re.compile(rf"(⏱ *){NUMBER}")
 LOOSE = re.compile(r"≈\([^)]*\)|≈ *[-+]?[\d,]+(?:\.?\d*e[-+]?\d+)?(?!\.?\d)")
 SCATTERED = re.compile(rf"≈ *({NUMBER})")
+PADDED = re.compile("≈# +")  # a column is as wide as its numbers
 
 
 def agree(stored, fresh):
@@ -40,7 +41,7 @@ def agree(stored, fresh):
     stored, fresh = (LOOSE.sub("≈#", TIMING.sub(r"\1…", line)) for line in (stored, fresh))
     if not all_near(SCATTERED.findall(stored), SCATTERED.findall(fresh), SCATTER):
         return False
-    stored, fresh = (SCATTERED.sub("≈#", line) for line in (stored, fresh))
+    stored, fresh = (PADDED.sub("≈# ", SCATTERED.sub("≈#", line)) for line in (stored, fresh))
     if re.split(NUMBER, stored) != re.split(NUMBER, fresh):
         return False
     pairs = zip(re.findall(f"{NUMBER}%?", stored), re.findall(f"{NUMBER}%?", fresh))
