@@ -52,12 +52,19 @@ def tidy(notebook):
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.metadata.ran = {cell.id: digest(cell.source) for cell in code_cells(notebook)}
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({"tags": cell.metadata.tags} if "tags" in cell.metadata else {})
+        cell.metadata = nbformat.from_dict(lasting(cell))
     for cell in code_cells(notebook):
         cell.execution_count, cell.outputs = None, join_streams(cell.outputs)
         for output in cell.outputs:
             tidy_output(output)
     return notebook
+
+
+def lasting(cell):
+    "Return the metadata that a cell keeps: its tags; and that JupyterLab folds its source, where it says so itself."
+    folded = cell.cell_type == "code" and re.search(r"^#\| code-fold: true$", cell.source, re.MULTILINE)
+    tags = {"tags": cell.metadata.tags} if "tags" in cell.metadata else {}
+    return tags | ({"jupyter": {"source_hidden": True}} if folded else {})
 
 
 def tidy_output(output):

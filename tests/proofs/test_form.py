@@ -33,6 +33,11 @@ def test_cells_are_short(chapter):
     assert statistics.median(lengths.values()) <= 4
 
 
+def test_what_is_folded_on_the_site_is_folded_in_jupyterlab(chapter):
+    folded = {cell.id for cell in chapter.cells if cell.metadata.get("jupyter", {}).get("source_hidden")}
+    assert folded == {cell.id for cell in chapter.code_cells if "#| code-fold: true" in cell.source.splitlines()}
+
+
 def is_one_class(source):
     "Return whether a cell holds a class and nothing else."
     body = ast.parse(source).body
