@@ -50,7 +50,13 @@ def pytest_collection_modifyitems(config, items):
         wanted = [item for item in items if belongs(item, numbers)]
         config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
         items[:] = wanted
-    items.sort(key=lambda item: [not item.name.startswith(name) for name in LONG])
+    items.sort(key=lambda item: [*(not item.name.startswith(name) for name in LONG), -seconds(item)])
+
+
+def seconds(item):
+    "Return how long the chapter of a test runs, or 0."
+    chapter = item.callspec.params.get("chapter") if hasattr(item, "callspec") else None
+    return chapter.seconds if isinstance(chapter, Chapter) else 0
 
 
 def pytest_make_parametrize_id(val):
@@ -200,45 +206,55 @@ def answers(exercise):
 
 
 def execute(chapter, package, folder):
-    "Run a chapter and the answers to its exercises; store the fresh notebook, and what the checks said."
+    """Run a chapter, each cell twice, with its planted bugs and the answers to its exercises; store what came of it.
+
+    Without `os.fork`, on Windows, each cell runs once, and no bug is planted.
+    """
     asked = [(e, *answer) for e in chapter.exercises for answer in answers(e)]
     code = [f"{source}\n_ = {e.check}({e.name}); print(_.solved, _.message)" for e, _, source in asked]
-    fresh, said = run.run(chapter.path, [*code, "import exp; print(exp.__file__)"], package)
+    epilogue = [*code, "import exp; print(exp.__file__)"]
+    if hasattr(os, "fork"):
+        fresh, said, caught, again = bugs.find(chapter, epilogue=epilogue, package=package)
+    else:
+        (fresh, said), caught, again = run.run(chapter.path, epilogue, package), None, None
     assert said.pop().startswith(str(package)), "the notebook did not import the package from its wheel"
     run.write(fresh, folder / chapter.path.name)
     told = [[e.title, kind, words] for (e, kind, _), words in zip(asked, said, strict=True)]
-    (folder / "said.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "said.json").write_text(json.dumps([told, caught, again]), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
-def executed(once, package):
-    """Return a function: chapter → (fresh notebook, {(title of exercise, kind of answer): what its check said}).
+def ran(once, package):
+    """Return a function: chapter → (fresh notebook, what the checks of its exercises said, bugs, cells to complain of).
 
-    A notebook runs alone: in a new kernel, in an empty folder, with the package as its wheel installs it.
+    A notebook runs alone: in a new kernel, in an empty folder, with the package as its wheel installs it. One run is
+    enough for all of these proofs, as it is what most of the tests' time goes to.
     """
 
-    def executed(chapter):
+    def ran(chapter):
         inputs = [*kept.inputs_of(chapter), *kept.inputs_of_package()]
         folder = once(f"run-{chapter.number}", lambda folder: execute(chapter, package, folder), inputs)
-        said = json.loads((folder / "said.json").read_text(encoding="utf-8"))
         fresh = nbformat.read(folder / chapter.path.name, as_version=4)
-        return fresh, {(title, kind): words for title, kind, words in said}
+        return fresh, *json.loads((folder / "said.json").read_text(encoding="utf-8"))
+
+    return ran
+
+
+@pytest.fixture(scope="session")
+def executed(ran):
+    "Return a function: chapter → (fresh notebook, {(title of exercise, kind of answer): what its check said})."
+
+    def executed(chapter):
+        fresh, told, *_ = ran(chapter)
+        return fresh, {(title, kind): words for title, kind, words in told}
 
     return executed
 
 
 @pytest.fixture(scope="session")
-def planted(once):
+def planted(ran):
     "Return a function: chapter → what caught each of its planted bugs, and which cells cannot be run twice."
-
-    def make(chapter, folder):
-        (folder / "found.json").write_text(json.dumps(bugs.find(chapter)), encoding="utf-8")
-
-    def planted(chapter):
-        folder = once(f"bugs-{chapter.number}", lambda folder: make(chapter, folder), kept.inputs_of(chapter))
-        return json.loads((folder / "found.json").read_text(encoding="utf-8"))
-
-    return planted
+    return lambda chapter: ran(chapter)[2:]
 
 
 # The site and the browser

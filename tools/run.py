@@ -30,21 +30,46 @@ def run(path, epilogue=(), package=None):
     Each string of `epilogue` is run as a further cell after the last; with it, return also the list of what they print.
     With a folder `package`, modules that lie there are imported before those of the environment.
     """
+    notebook, after = blank(path), [code_cell(code) for code in epilogue]
+    execute(with_cells(notebook, [*notebook.cells, *after]), Path(path).name, package)
+    return (tidy(notebook), list(map(printed, after))) if epilogue else tidy(notebook)
+
+
+def blank(path):
+    "Return the notebook at `path` without outputs."
     notebook = nbformat.read(path, as_version=4)
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
-    notebook.cells += [nbformat.v4.new_code_cell(code) for code in epilogue]
+    return notebook
+
+
+def code_cell(source, **metadata):
+    "Return a new code cell."
+    return nbformat.v4.new_code_cell(source, metadata=metadata)
+
+
+def with_cells(notebook, cells):
+    "Return a notebook like the one given, of these cells: not copies, so that they get the outputs."
+    other = nbformat.v4.new_notebook(metadata=notebook.metadata)
+    other.cells = cells
+    return other
+
+
+def execute(notebook, name, package=None, environment=()):
+    "Run the cells of a notebook in a new kernel and an empty folder. Raise `RuntimeError`, with `name`, if one raises."
     own = {"PYTHONPATH": str(package)} if package else {}
     options = {"kernel_name": "python3", "extra_arguments": ["--log-level=ERROR"]}
     with tempfile.TemporaryDirectory() as empty:
         client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": empty}}, **options)
         try:
-            client.execute(env={**os.environ, **own})
+            client.execute(env={**os.environ, **dict(environment), **own})
         except CellExecutionError as error:
-            raise RuntimeError(f"{Path(path).name}: {ANSI.sub('', str(error))}") from None
-    added = [notebook.cells.pop() for _ in epilogue][::-1]
-    said = ["".join(output.get("text", "") for output in cell.outputs) for cell in added]
-    return (tidy(notebook), said) if epilogue else tidy(notebook)
+            raise RuntimeError(f"{name}: {ANSI.sub('', str(error))}") from None
+
+
+def printed(cell):
+    "Return what a cell has printed."
+    return "".join(output.get("text", "") for output in cell.outputs)
 
 
 def tidy(notebook):

@@ -1,7 +1,7 @@
 """A new chapter is a notebook, a table of bugs, a test module and a row in the README.
 
-A tiny one is added to a copy of the project: the export, the site, the reference, the cards, the tables and the tests
-find it without any other edit.
+A tiny one is added to a copy of the project, of which only the first chapters are taken (they are enough): the export,
+the site, the reference, the cards, the tables and the tests find it without any other edit.
 """
 
 import json
@@ -16,7 +16,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from tests import kept
-from tests.conftest import build_site
+from tests.conftest import CHAPTERS, build_site
 
 HEAD = """# 16 · A tiny chapter
 
@@ -69,6 +69,9 @@ def test_accuracy():
 '''
 
 
+TAKEN = ("00_workbench", "01_data", "02_minibatch_training")
+
+
 def write(path, text):
     "Write a file."
     path.write_text(text, encoding="utf-8")
@@ -102,7 +105,11 @@ def grown(once, copy_project):
     "Add the chapter to a copy, and a repository to its settings; return (folder, its site, what pytest finds)."
 
     def make(folder):
-        root = copy_project(folder / "project", without=["exp/data/", ".png"])
+        others = [name for chapter in CHAPTERS if chapter.stem not in TAKEN for name in (chapter.stem, chapter.module)]
+        root = copy_project(folder / "project", without=["exp/data/", ".png", *others])
+        for path in (root / "nbs").glob("*.ipynb"):  # links to the others lead to chapter 01
+            text, there = path.read_text(encoding="utf-8"), "|".join(TAKEN)
+            write(path, re.sub(rf"\]\((?!{there})\d\d_\w+\.ipynb", "](01_data.ipynb", text))
         for name in ("docs/_static/loops.png", "bench/chart.png"):
             (root / name).write_bytes((kept.ROOT / name).read_bytes())
         mnist = "exp/data/mnist"  # the page that trains packs its images

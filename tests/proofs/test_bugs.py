@@ -44,13 +44,33 @@ def test_what_nothing_notices_is_called_uncaught(tmp_path):
         bugs.Bug("three times", "    return 2 * x", "    return 3 * x"),
         bugs.Bug("a check that is gone", "assert double(3) == 6", "double(3)"),
     ]
-    found, again = bugs.find(chapter, planted)
-    assert [row["by"] for row in found] == ["nothing", "a crash", "an assertion", "nothing"] and again == []
+    found = bugs.find(chapter, planted)
+    assert [row["by"] for row in found.caught] == ["nothing", "a crash", "an assertion", "nothing"]
+    assert found.again == []
 
 
 def test_a_cell_that_changes_what_it_reads_is_named(tmp_path):
     cells = ["x = [3, 4]", "y = x.pop(0)\nassert y == 3", "x = [3, 4]", "import os\nos.rmdir(os.mkdir('new') or 'new')"]
-    assert bugs.find(small_chapter(tmp_path, *cells), []) == [[], [[2, "AssertionError: "]]]
+    assert bugs.find(small_chapter(tmp_path, *cells), []).again == [[2, "AssertionError: "]]
+
+
+def test_a_warning_stops_a_chapter_the_first_time_and_the_second(tmp_path):
+    warns = "import warnings\nwarnings.warn('careful')"
+    with pytest.raises(RuntimeError, match=r"(?s)00_small\.ipynb: .*UserWarning: careful"):
+        bugs.find(small_chapter(tmp_path, warns), [])
+    cells = ["import warnings\nseen = []", "seen and warnings.warn('again'); seen.append(1)", "seen"]
+    found = bugs.find(small_chapter(tmp_path, *cells), [])
+    assert found.again == [[2, "UserWarning: again"]]
+    assert found.notebook.cells[2].outputs[0].data["text/plain"] == "[1]"  # the second time has raised
+
+
+def test_a_bug_that_kills_or_prints_disturbs_nobody(tmp_path):
+    cells = ["import os\n\ndef half(x):\n    return x / 2", "print(half(3))\nassert half(3) == 1.5"]
+    planted = [bugs.Bug("it ends the process", "    return x / 2", "    os._exit(0)"),
+               bugs.Bug("it prints", "    return x / 2", "    print('lost')\n    return x / 4")]  # fmt: skip
+    found = bugs.find(small_chapter(tmp_path, *cells), planted, ["print(half(8))"])
+    assert [row["by"] for row in found.caught] == ["a crash", "an assertion"] and found.said == ["4.0\n"]
+    assert [output.text for output in found.notebook.cells[1].outputs] == ["1.5\n"]
 
 
 def test_a_patch_must_fit_the_code():

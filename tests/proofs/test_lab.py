@@ -87,7 +87,9 @@ def start_lab(folder):
 
 
 CELLS = ".jp-Notebook .jp-Cell"
-IMAGES = f"index => [...document.querySelectorAll('{CELLS}')[index].querySelectorAll('img')].map(image => image.src)"
+# The last characters of an image hold a checksum of it: enough to tell one drawing from the next.
+IMAGES = f"""index => [...document.querySelectorAll('{CELLS}')[index].querySelectorAll('img')].map(
+    image => image.src.slice(-80))"""
 PROMPTS = f"""() => [...document.querySelectorAll('{CELLS}')].map(
     cell => cell.querySelector('.jp-InputPrompt')?.textContent ?? "")"""
 
