@@ -71,20 +71,38 @@ def address(site):
 
 def open_page(browser, url, width=1300, theme="light", **options):
     "Open a page in a window of its own; return it and the list of its problems."
+    page, problems = open_window(browser, url[: url.index("/", 8) + 1], width, theme, **options)
+    visit(page, url)
+    return page, problems
+
+
+def open_window(browser, home, width=1300, theme="light", **options):
+    "Open a window for the pages below an address; return it and the list of the problems that they will have."
     screen = {"viewport": {"width": width, "height": 1000}, "color_scheme": theme, "reduced_motion": "reduce"}
-    context = browser.new_context(**screen, **options)
-    page, problems = context.new_page(), []
-    home = url[: url.index("/", 8) + 1]
+    page, problems = browser.new_context(**screen, **options).new_page(), []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
     page.on("response", lambda answer: problems.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else 0)
     allowed = (home, "data:", "blob:")
     page.on("request", lambda r: problems.append(f"asked {r.url}") if not r.url.startswith(allowed) else None)
+    return page, problems
+
+
+def visit(page, url):
+    "Go to a page, and wait until it is whole."
     page.goto(url)
     page.wait_for_load_state("load")
     page.locator("[aria-busy=true]").wait_for(state="detached")  # a page that is still being made says so
-    return page, problems
+
+
+@pytest.fixture(scope="module")
+def window(browser, address):
+    "Open one window for all pages, as a window costs as much as all that is then looked at; each visit is a first one."
+    page, problems = open_window(browser, address)
+    page.context.new_cdp_session(page).send("Network.setCacheDisabled", {"cacheDisabled": True})
+    yield page, problems
+    page.context.close()
 
 
 def until(page, condition, seconds=30):
@@ -269,9 +287,11 @@ def shown_by(site, name):
 def test_a_page_is_sound_on_every_screen(name, site, request, proved):
     if proved(*shown_by(site, name)):
         return
-    browser, address = map(request.getfixturevalue, ("browser", "address"))
+    (page, problems), address = map(request.getfixturevalue, ("window", "address"))
+    problems.clear()
     for width in WIDTHS:
-        page, problems = open_page(browser, f"{address}{name}.html", width, THEMES[0])
+        page.set_viewport_size({"width": width, "height": 1000})
+        visit(page, f"{address}{name}.html")
         assert page.evaluate("document.querySelectorAll('.math:not(:has(math))').length") == 0
         assert page.evaluate(SHIFT) < 0.1, f"{width} px: what is read jumps while the page is loaded"
         for theme in THEMES:
@@ -281,7 +301,6 @@ def test_a_page_is_sound_on_every_screen(name, site, request, proved):
             found = look(page, AXE[width, theme]) if (width, theme) in AXE else []
             assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == [], f"{width} px, {theme}"
         assert problems == []
-        page.context.close()
 
 
 @pytest.mark.browser
