@@ -118,9 +118,17 @@ def run_all(page, chapter, watch):
     wait_for(lambda: (watch(), finished(page, code))[1], 180, "the run")
 
 
-def open_chapter(browser, address, chapter):
-    "Open a chapter in a new window, with all of its cells; return the page and the list of its problems."
-    page, problems = browser.new_page(viewport={"width": 1300, "height": 1000}), []
+@pytest.fixture(scope="module")
+def window(browser):
+    "Open one window for all chapters: JupyterLab's megabytes of scripts are read once."
+    context = browser.new_context(viewport={"width": 1300, "height": 1000})
+    yield context
+    context.close()
+
+
+def open_chapter(window, address, chapter):
+    "Open a chapter in a new tab, with all of its cells; return the page and the list of its problems."
+    page, problems = window.new_page(), []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(address.format(chapter.path.name))
     page.wait_for_selector(CELLS, timeout=60_000)
@@ -198,7 +206,7 @@ def test_a_learner_unfolds_hints_runs_all_interrupts_and_goes_on(chapter, lab, r
     if proved(*kept.inputs_of(chapter)):
         return
     folder, address = lab()
-    page, problems = open_chapter(request.getfixturevalue("browser"), address, chapter)
+    page, problems = open_chapter(request.getfixturevalue("window"), address, chapter)
     unfold_one_by_one(page, chapter)
     assert "Jupyter news" not in page.inner_text("body")
     copy = folder / "nbs" / chapter.path.name
@@ -217,7 +225,7 @@ def test_the_printed_address_leads_to_the_first_chapter(lab, request, proved):
     folder, _ = lab()
     text = (folder / "log").read_text(encoding="utf-8")
     address = re.search(r"http://127\.0\.0\.1:\d+/lab/tree/01_data\.ipynb\?token=", text)
-    page = request.getfixturevalue("browser").new_page()
+    page = request.getfixturevalue("window").new_page()
     page.goto(address.group() + "learner")
     page.wait_for_selector("h1:has-text('01 · Data')", timeout=60_000)
     page.close()
