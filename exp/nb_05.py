@@ -21,13 +21,14 @@ __all__ = ['Optimizer', 'SGD', 'RMSprop', 'Adam', 'AdamW', 'orthogonal', 'Muon',
 from .nb_04 import *
 
 # %% ../nbs/05_optimisers.ipynb #bfac722f
+import copy
 import math
 
 # %% ../nbs/05_optimisers.ipynb #717b5213
-import copy
 import inspect
 from collections import defaultdict
 from contextlib import suppress
+from numbers import Real
 
 # %% ../nbs/05_optimisers.ipynb #85235af8
 def _settings(update):
@@ -36,38 +37,59 @@ def _settings(update):
     return {a.name: a.default for a in arguments if a.default is not a.empty}
 
 # %% ../nbs/05_optimisers.ipynb #367b6c5d
-_AT_LEAST_0 = ("lr", "momentum", "dampening", "weight_decay", "eps")
+_AT_LEAST_0 = ("lr", "momentum", "dampening", "weight_decay", "eps", "ns_steps")
 _BELOW_1 = ("betas", "alpha")
 
-def _check_settings(kind, given, known):
-    "Raise `TypeError` for an unknown setting, `ValueError` for one that cannot be."
+def _check_settings(kind, given, rule):
+    "Raise `TypeError` for an unknown setting or no number, `ValueError` for a wrong one."
     for name, value in given.items():
-        if name not in known:
-            raise TypeError(f"{kind}: found {name}, expected some of {', '.join(known)}")
-        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if name not in rule:
+            raise TypeError(f"{kind}: found {name}, expected some of {', '.join(rule)}")
+        default = rule[name]
+        many = isinstance(default, tuple)
+        numbers = value if many and isinstance(value, (list, tuple)) else [value]
+        right = all(isinstance(n, (Real, torch.Tensor)) for n in numbers)
+        if many and len(numbers) != len(default) or not right and default is not None:
+            raise TypeError(f"{name}: found {value!r:.40}, expected "
+                            f"{len(default) if many else 'a'} number{'s' * many}")
         if name in _AT_LEAST_0 and not all(n >= 0 for n in numbers):     # so no NaN either
             raise ValueError(f"{name}: found {value}, expected 0 or more")
         if name in _BELOW_1 and not all(0 <= n < 1 for n in numbers):
             raise ValueError(f"{name}: found {value}, expected 0 or more, below 1")
 
 # %% ../nbs/05_optimisers.ipynb #dd1a8930
-def _groups(kind, parameters):
-    "Return groups of parameters, a dictionary each. Raise `ValueError`, `TypeError`."
-    alone = isinstance(parameters, torch.Tensor)         # what is no list of anything
-    groups = [] if alone else list(parameters)
-    if not groups or not isinstance(groups[0], dict):
-        groups = [{"params": groups}]
-    groups = [group | {"params": list(group["params"])} for group in groups]
+def _check_parameters(kind, groups, others):
+    "Raise `ValueError`, `TypeError` for what no rule can move, or would move twice."
     every = [p for group in groups for p in group["params"]]
-    if not alone and not all(group["params"] for group in groups):
+    if not all(group["params"] for group in groups):
         raise ValueError(f"{kind}: found no parameters in a group, expected some. "
                          "Are the layers in a plain list?")
-    if alone or not all(isinstance(p, torch.Tensor) and p.is_leaf for p in every):
-        raise TypeError(f"{kind}: found {type(parameters).__name__}, "
-                        "expected model.parameters()")
-    if len(set(every)) < len(every):
+    for p in every:
+        if not isinstance(p, torch.Tensor) or not p.is_leaf:
+            raise TypeError(f"{kind}: found a {type(p).__name__} that is no parameter "
+                            "(a leaf), expected model.parameters()")
+        if not p.is_floating_point():
+            raise TypeError(f"{kind}: found a parameter of {p.dtype}, expected floats")
+    if len({*every, *others}) < len(every) + len(others):
         raise ValueError(f"{kind}: found a parameter twice, expected each once: "
                          "list(dict.fromkeys(parameters))")
+
+# %% ../nbs/05_optimisers.ipynb #5d0c61b7
+def _groups(kind, parameters, others=()):
+    "Return groups of parameters, a dictionary each. Raise `ValueError`, `TypeError`."
+    unordered = isinstance(parameters, (torch.Tensor, dict, set, frozenset))
+    if unordered or not hasattr(parameters, "__iter__"):
+        raise TypeError(f"{kind}: found {type(parameters).__name__}, "
+                        "expected model.parameters()")
+    groups = list(parameters)
+    if not groups or not isinstance(groups[0], dict):
+        groups = [{"params": groups}]
+    if not all(isinstance(group, dict) and "params" in group for group in groups):
+        raise TypeError(f'{kind}: found a group without params, expected {{"params": …}}')
+    held = [group["params"] for group in groups]
+    held = [[ps] if isinstance(ps, torch.Tensor) else list(ps) for ps in held]
+    groups = [group | {"params": ps} for group, ps in zip(groups, held)]
+    _check_parameters(kind, groups, others)
     return groups
 
 # %% ../nbs/05_optimisers.ipynb #6c9c9e1b
@@ -79,14 +101,29 @@ class Optimizer:
         lr=None,      # learning rate, 0 or more; None: that of the rule
         **settings,   # others of the rule, for each group that has no value of its own
     ):
-        kind, self.defaults = type(self).__name__, _settings(self.update)
-        given = settings if lr is None else settings | {"lr": lr}
-        self.param_groups = []
-        for group in _groups(kind, parameters):
-            own = {name: value for name, value in group.items() if name != "params"}
-            _check_settings(kind, given | own, self.defaults)
-            self.param_groups.append(self.defaults | given | group)
+        self.rule, self.param_groups = _settings(self.update), []
+        self.defaults = self.rule | settings | ({} if lr is None else {"lr": lr})
         self.state = defaultdict(dict)                   # the memory of each parameter
+        for group in _groups(type(self).__name__, parameters):
+            self.add_param_group(group)
+
+    def add_param_group(
+        self,
+        group,   # {"params": …}, and settings of its own
+    ):
+        "Add parameters that were not there before. Raise `ValueError`, `TypeError`."
+        [group] = _groups(type(self).__name__, [group], self.parameters)
+        group = self.defaults | group
+        self.check(group)
+        self.param_groups.append(group)
+
+    def check(
+        self,
+        group,   # of `param_groups`
+    ):
+        "Raise `ValueError` or `TypeError` for a group that the rule cannot take."
+        settings = {name: value for name, value in group.items() if name != "params"}
+        _check_settings(type(self).__name__, settings, self.rule)
 
     def update(self, p, g, state):
         "Move parameter `p` by its gradient `g`. A rule adds its settings, with defaults."
@@ -99,7 +136,7 @@ class Optimizer:
             raise RuntimeError(f"{type(self).__name__}: found no gradient, expected one "
                                "at least. No backward? Parameters of another model?")
         for group in self.param_groups:
-            settings = {name: group[name] for name in self.defaults}
+            settings = {name: group[name] for name in self.rule}
             for p in group["params"]:
                 if p.grad is not None:
                     state = self.state[p]
@@ -123,6 +160,7 @@ class Optimizer:
 
     @lr.setter
     def lr(self, lr):
+        _check_settings(type(self).__name__, {"lr": lr}, self.rule)
         for group in self.param_groups:
             group["lr"] = lr
 
@@ -148,6 +186,17 @@ class SGD(Optimizer):
             g = g.add(v, alpha=momentum) if nesterov else v
         p.add_(g, alpha=-lr)
 
+    def check(
+        self,
+        group,   # of `param_groups`
+    ):
+        "Raise `ValueError` or `TypeError` for a group that the rule cannot take."
+        super().check(group)
+        damped = not group.get("momentum") or group.get("dampening")
+        if group.get("nesterov") and damped:             # a subclass may have no such
+            raise ValueError("SGD: found nesterov without momentum, or with dampening, "
+                             "expected SGD(…, momentum=0.9, nesterov=True)")
+
 # %% ../nbs/05_optimisers.ipynb #71891bab
 def _memory(state, name, p):
     "Return what a memory holds under a name; zeros like `p` at first."
@@ -155,7 +204,6 @@ def _memory(state, name, p):
         state[name] = torch.zeros_like(p)
     return state[name]
 
-# %% ../nbs/05_optimisers.ipynb #8272c943
 class RMSprop(Optimizer):
     "Divide each gradient by its root mean square; see `torch.optim.RMSprop`."
     def update(
@@ -224,19 +272,7 @@ def orthogonal(
 
 # %% ../nbs/05_optimisers.ipynb #ab9773e9
 class Muon(Optimizer):
-    "Move matrices along orthogonal steps; see `torch.optim.Muon` (PyTorch 2.9 or newer)."
-    def __init__(
-        self,
-        parameters,   # matrices only, else `ValueError`: give the others to AdamW
-        lr=None,      # learning rate; None: 0.001
-        **settings,   # those of `update`
-    ):
-        super().__init__(parameters, lr, **settings)
-        for p in self.parameters:
-            if p.dim() != 2:
-                raise ValueError(f"Muon: found a parameter of shape {list(p.shape)}, "
-                                 "expected matrices. Give the others to AdamW")
-
+    "Move matrices along orthogonal steps; see `torch.optim.Muon` (of 2.9). `ValueError`."
     def update(
         self, p, g, state,
         lr=0.001,           # learning rate
@@ -258,14 +294,37 @@ class Muon(Optimizer):
             far = 0.2 * math.sqrt(max(rows, columns))
         p.add_(orthogonal(ahead, ns_steps, ns_coefficients, eps), alpha=-(lr * far))
 
+    def check(
+        self,
+        group,   # of `param_groups`: matrices only, else `ValueError`
+    ):
+        "Raise `ValueError` or `TypeError` for a group that the rule cannot take."
+        super().check(group)
+        for p in group["params"]:
+            if p.dim() != 2:
+                raise ValueError(f"Muon: found a parameter of shape {list(p.shape)}, "
+                                 "expected matrices. Give the others to AdamW")
+        known = None, "original", "match_rms_adamw"
+        found = group.get("adjust_lr_fn")
+        if found not in known:
+            raise ValueError(f"adjust_lr_fn: found {found!r}, expected one of {known}")
+
 # %% ../nbs/05_optimisers.ipynb #446af429
 class Together:
-    "Use several optimisers as one."
+    "Use several optimisers as one. Raise `ValueError`, `TypeError`."
     def __init__(
         self,
         *optims,   # ours or PyTorch's, each with parameters of its own
     ):
+        for optim in optims:
+            if not hasattr(optim, "param_groups"):
+                raise TypeError(f"Together: found a {type(optim).__name__} without groups, "
+                                "expected optimisers: Together(Muon(…), AdamW(…))")
         self.optims = optims
+        ps = [p for group in self.param_groups for p in group["params"]]
+        if not ps or len(set(ps)) < len(ps):
+            raise ValueError("Together: found " + ("a parameter twice" if ps else "nothing")
+                             + ", expected optimisers, each with parameters of its own")
 
     @property
     def param_groups(self) -> list:
@@ -290,44 +349,68 @@ class Together:
         self,
         state: dict,   # what `state_dict` returned
     ):
-        "Restore the state of each."
-        for optim, own in zip(self.optims, state["optims"], strict=True):
-            optim.load_state_dict(own)
+        "Restore the state of each, or of none. Raise `ValueError` for others."
+        theirs, kept = state.get("optims", ()), self.state_dict()["optims"]
+        if len(theirs) != len(self.optims):
+            raise ValueError(f"Together: found states of {len(theirs)} optimisers, "
+                             f"expected {len(self.optims)}")
+        try:
+            for optim, own in zip(self.optims, theirs):
+                optim.load_state_dict(own)
+        except Exception:
+            for optim, own in zip(self.optims, kept):    # the first may be loaded already
+                optim.load_state_dict(own)
+            raise
 
 # %% ../nbs/05_optimisers.ipynb #d3e79331
+Optimizer.marks = {}                                     # of a rule, in PyTorch's groups
+Adam.marks, AdamW.marks = ({"decoupled_weight_decay": is_w} for is_w in (False, True))
+
 @method_of(Optimizer)
 def state_dict(self) -> dict:
-    "Return settings and memories, as PyTorch's optimisers do: parameters by their place."
+    "Return copies of settings and memories, as PyTorch's: parameters by their place."
     place = {p: i for i, p in enumerate(self.parameters)}
-    groups = [group | {"params": [place[p] for p in group["params"]]}
+    groups = [self.marks | group | {"params": [place[p] for p in group["params"]]}
               for group in self.param_groups]
-    return {"state": {place[p]: dict(own) for p, own in self.state.items()},
+    return {"state": {place[p]: copy.deepcopy(own) for p, own in self.state.items()},
             "param_groups": groups}
 
 # %% ../nbs/05_optimisers.ipynb #a4d5e35f
-_NO_RULE = ("params", "foreach", "fused", "capturable", "differentiable", "initial_lr",
-            "decoupled_weight_decay")                    # of PyTorch: they change no number
+_NO_RULE = ("params", "foreach", "fused", "capturable", "differentiable", "initial_lr")
 
-def _check_saved(kind, saved, groups, parameters, known):
-    "Raise `ValueError` for a state of other groups, shapes or rules."
-    found, expected = ([len(g["params"]) for g in each] for each in (saved, groups))
+def _check_saved(optim, state):
+    "Raise `ValueError` for a state of other groups, or of another rule."
+    kind, saved = type(optim).__name__, state.get("param_groups")
+    if saved is None or "state" not in state:
+        raise ValueError(f"{kind}: found {sorted(state)}, expected state, param_groups")
+    found, expected = ([len(g["params"]) for g in each]
+                       for each in (saved, optim.param_groups))
     if found != expected:
         raise ValueError(f"{kind}: found groups of {found} parameters, expected {expected}")
-    for name in {name for group in saved for name in group} - {*known, *_NO_RULE}:
-        if any(group.get(name) for group in saved):
-            raise ValueError(f"{kind}: found the setting {name}, which this rule has not")
+    for group in saved:
+        for name in [name for name in optim.rule if name not in group]:
+            raise ValueError(f"{kind}: found no setting {name}, expected one. Of another "
+                             "rule?")
+        for name in [n for n in group if n not in {*optim.rule, *_NO_RULE}]:
+            if bool(group[name]) != optim.marks.get(name, False):
+                raise ValueError(f"{kind}: found the setting {name}={group[name]!r}, "
+                                 "which this rule has not")
+
+# %% ../nbs/05_optimisers.ipynb #e97b1a34
 def _copied(kind, i, p, own):
-    "Return a copy of a memory. Raise `ValueError` if it is of another shape than `p`."
+    "Return a copy of a memory. Raise `ValueError` if it cannot be of `p`."
     kept = {}
     for name, value in own.items():
         if name == "step":
             value = int(value)                           # PyTorch's is a tensor
         elif isinstance(value, torch.Tensor):
-            if value.shape != p.shape:
+            summary = value.dim() < p.dim() and set(value.shape) <= set(p.shape)
+            if value.shape != p.shape and not summary:
                 raise ValueError(f"{kind}: parameter {i}: found a memory of shape "
                                  f"{list(value.shape)}, expected {list(p.shape)}")
             value = value.to(p).clone()
-        kept[name] = value
+        if value is not None:                            # PyTorch's for *no velocity yet*
+            kept[name] = value
     return kept
 
 # %% ../nbs/05_optimisers.ipynb #2f0d40d5
@@ -337,14 +420,15 @@ def load_state_dict(
     state: dict,   # what `state_dict` returned, of this rule here or in PyTorch
 ):
     "Restore settings and memories. Raise `ValueError` if they are of something else."
-    kind, groups = type(self).__name__, self.param_groups
-    _check_saved(kind, state["param_groups"], groups, self.parameters, self.defaults)
-    memories = defaultdict(dict)
+    _check_saved(self, state)
+    groups = [group | {name: copy.deepcopy(saved[name]) for name in self.rule}
+              for group, saved in zip(self.param_groups, state["param_groups"])]
+    for group in groups:
+        self.check(group)
+    memories, ps = defaultdict(dict), self.parameters
     for i, own in state["state"].items():
-        memories[self.parameters[i]] = _copied(kind, i, self.parameters[i], own)
-    for group, saved in zip(groups, state["param_groups"]):
-        group |= {name: value for name, value in saved.items() if name != "params"}
-    self.state = memories
+        memories[ps[i]] = _copied(type(self).__name__, i, ps[i], own)
+    self.param_groups, self.state = groups, memories
 
 # %% ../nbs/05_optimisers.ipynb #bfaa47f1
 def linear(
@@ -368,18 +452,34 @@ def exponential(
     end: float,     # factor at x = 1, above 0
     x: float,       # how far along the leg, 0 to 1
 ) -> float:
-    "Go from `start` to `end` by the same ratio each step."
+    "Go from `start` to `end` by the same ratio each step. `ValueError` unless above 0."
+    if not (start > 0 and end > 0):                      # no ratio leads to zero
+        raise ValueError(f"exponential: found {start} to {end}, expected both above 0")
     return start * (end / start) ** x
 
 # %% ../nbs/05_optimisers.ipynb #e3fc179b
+def _check_legs(legs):
+    "Raise `TypeError`, `ValueError` for no legs, or one that nobody can go."
+    if not legs:
+        raise ValueError("schedule: found no legs, expected (steps, shape, start, end)")
+    for i, leg in enumerate(legs, 1):
+        whole = isinstance(leg, (tuple, list)) and len(leg) == 4 and callable(leg[1])
+        if not whole or not all(isinstance(leg[n], Real) for n in (0, 2, 3)):
+            raise TypeError(f"schedule: leg {i}: found {leg!r:.50}, expected (steps, "
+                            "shape, start, end), such as (100, linear, 0, 1)")
+        if not leg[0] >= 0:
+            raise ValueError(f"schedule: leg {i}: found {leg[0]} steps, expected 0 or "
+                             "more. Do the other legs need more than there are in all?")
+
+# %% ../nbs/05_optimisers.ipynb #a60d3b9e
 def schedule(
-    *legs,   # (steps, shape, start, end): one or more; `ValueError` for steps below 0
+    *legs,   # (steps, shape, start, end): one or more; `TypeError`, `ValueError`
 ):           # a function: step (0, 1, …) → factor; after the last leg it stays at its end
     "Chain legs to a schedule: a function of the step."
-    if not legs or any(not steps >= 0 for steps, *_ in legs):
-        raise ValueError(f"schedule: found {legs!r:.60}, expected legs "
-                         "(steps, shape, start, end) with steps of 0 or more")
+    _check_legs(legs)
     def factor(step):
+        if not step >= 0:
+            raise ValueError(f"schedule: found step {step}, expected 0 or more")
         for steps, shape, start, end in legs:
             if step < steps:
                 return shape(start, end, step / steps)
@@ -440,32 +540,61 @@ def stable_decay(
     return schedule((warm_up, linear, 0, 1), (steps - warm_up - decay, linear, 1, 1),
                     (decay, linear, 1, 0))
 
+# %% ../nbs/05_optimisers.ipynb #71f4d2c5
+def _values(callback, optim, setting):
+    "Return a setting of each group. Raise `ValueError` where one has no such number."
+    values = [group.get(setting) for group in getattr(optim, "param_groups", [{}])]
+    for value in values:
+        if not isinstance(value, (Real, torch.Tensor)):
+            raise ValueError(f"{type(callback).__name__}: found an optimiser without a "
+                             f"number {setting} in its groups, expected one of this "
+                             "chapter or PyTorch's")
+    return values
+
 # %% ../nbs/05_optimisers.ipynb #5391dced
 class Rate(Callback):
     "Multiply the learning rate by a schedule, `factor(step)`, before each step."
+    state_names = ()                                     # the step says it all
+
     def __init__(
         self,
-        factor,         # step (0, 1, …) → by what the rate is multiplied
+        factor,         # step (0, 1, …) → by what the rate is multiplied; else `TypeError`
         setting="lr",   # the setting that it is; `ValueError` if a group has none
     ):
+        if not callable(factor):
+            raise TypeError(f"Rate: found {factor!r:.40}, expected a function of the step, "
+                            "such as cosine_decay(1_000)")
         self.factor, self.setting = factor, setting
 
     def before_fit(self, learner):
-        "Note the rates that are multiplied. Raise `ValueError` where there are none."
-        groups = getattr(learner.optim, "param_groups", [{}])
-        if not all(self.setting in group for group in groups):
-            raise ValueError(f"Rate: found an optimiser without {self.setting} in its "
-                             "groups, expected one of this chapter or PyTorch's")
-        self.bases = [group[self.setting] for group in groups]
+        "Note the rates. Raise `ValueError` if there are none, or if others set them, too."
+        others = [each for each in learner.callbacks if each is not self]
+        if any(getattr(each, "setting", None) == self.setting for each in others):
+            raise ValueError(f"Rate: found another callback that sets {self.setting}, "
+                             "expected one: the product of both, in one function")
+        self.bases, self.left = _values(self, learner.optim, self.setting), None
 
     def before_batch(self, learner):
-        for base, group in zip(self.bases, learner.optim.param_groups):
-            group[self.setting] = base * self.factor(learner.step)
+        "Raise `RuntimeError` if others set the rate, `ValueError` for a wrong factor."
+        step, groups = learner.step, learner.optim.param_groups
+        found = [group[self.setting] for group in groups]
+        if self.left is not None and found != self.left:
+            raise RuntimeError(f"Rate: found {self.setting} {found}, expected {self.left}, "
+                               "as it was left. Who else sets it, or has added a group?")
+        factor = self.factor(step)
+        number = isinstance(factor, (Real, torch.Tensor))
+        if not number or not factor >= 0:
+            found = factor if number else f"a {type(factor).__name__}"
+            raise ValueError(f"Rate: found {found} as the factor of step {step}, expected "
+                             "a number, 0 or more")
+        self.left = [base * factor for base in self.bases]
+        for value, group in zip(self.left, groups):
+            group[self.setting] = value
 
     def clean_up(self, learner):
         "Put the rates back."
         groups = getattr(learner.optim, "param_groups", ())
-        for base, group in zip(getattr(self, "bases", ()), groups):
+        for base, group in zip(vars(self).pop("bases", ()), groups):
             group[self.setting] = base
 
 # %% ../nbs/05_optimisers.ipynb #172ec331
@@ -474,7 +603,7 @@ from .nb_04 import _need_validation
 # %% ../nbs/05_optimisers.ipynb #b19d67b1
 class Plateau(Callback):
     "Lower the rate when validation stops improving, as `ReduceLROnPlateau`. `ValueError`."
-    state_names = ("best", "waited")
+    state_names, setting = ("best", "waited"), "lr"
 
     def __init__(
         self,
@@ -482,11 +611,15 @@ class Plateau(Callback):
         patience=10,     # bad epochs in a row that are allowed
         threshold=1e-4,  # share by which a loss must be lower than the best to count
     ):
+        if not (0 <= factor < 1 and patience >= 0 and threshold >= 0):
+            raise ValueError(f"Plateau: found {factor}, {patience}, {threshold}, expected "
+                             "a factor below 1, patience and threshold of 0 or more")
         self.factor, self.patience, self.threshold = factor, patience, threshold
 
     def before_fit(self, learner):
-        "Raise `ValueError` if there is no validation set."
+        "Raise `ValueError` if there is no validation set, or no rate."
         _need_validation(self, learner)
+        _values(self, learner.optim, "lr")
         self.best, self.waited = float("inf"), 0
 
     def after_epoch(self, learner):
@@ -504,10 +637,15 @@ class Sweep(Callback):
     "Record rates and losses while the rate grows: what `find_rate` returns."
     def __init__(
         self,
-        steps=100,   # at most so many
+        steps=100,   # at most so many; `ValueError` unless whole, 2 or more
     ):
-        self.steps, self.rates, self.losses, self.smoothed = steps, [], [], []
-        self.mean = 0.0
+        if not isinstance(steps, int) or steps < 2:
+            raise ValueError(f"steps: found {steps}, expected 2 or more, whole")
+        self.steps = steps
+        self.before_fit(None)
+
+    def before_fit(self, learner):
+        self.rates, self.losses, self.smoothed, self.mean = [], [], [], 0.0
 
     def after_loss(self, learner):
         "Record a step; raise `CancelFit` when the loss has exploded, or after the last."
@@ -515,75 +653,102 @@ class Sweep(Callback):
         self.losses.append(learner.loss.item())
         self.mean = 0.9 * self.mean + 0.1 * self.losses[-1]
         self.smoothed.append(self.mean / (1 - 0.9 ** len(self.losses)))
-        exploded = self.smoothed[-1] > 4 * min(self.smoothed)
+        lowest = min(self.smoothed)                      # which may be below zero
+        exploded = self.smoothed[-1] - lowest > 3 * abs(lowest)
         if exploded or len(self.losses) == self.steps:
             raise CancelFit
 
     @property
+    def bottom(self) -> int:
+        "Return at which step the smoothed loss was lowest. Raise `ValueError` if none was."
+        if not self.smoothed:
+            raise ValueError("Sweep: found no losses, expected some: train with it first")
+        return self.smoothed.index(min(self.smoothed))
+
+    @property
     def lowest(self) -> float:
         "Return the rate at which the smoothed loss was lowest."
-        return self.rates[self.smoothed.index(min(self.smoothed))]
+        return self.rates[self.bottom]
 
     @property
     def steepest(self) -> float:
         "Return the rate at which the smoothed loss fell fastest, on its way to the lowest."
-        bottom = self.smoothed.index(min(self.smoothed))
-        falls = [b - a for a, b in zip(self.smoothed[:bottom], self.smoothed[1:])]
+        falls = [b - a for a, b in zip(self.smoothed[:self.bottom], self.smoothed[1:])]
         return self.rates[falls.index(min(falls)) if falls else 0]
 
     @property
     def highest(self) -> float:
         "Return the last rate before the loss was above its start again."
-        rest = range(self.smoothed.index(min(self.smoothed)), len(self.rates))
+        rest = range(self.bottom, len(self.rates))
         above = [i for i in rest if self.smoothed[i] > self.smoothed[0]]
         return self.rates[above[0] - 1 if above else -1]
 
+# %% ../nbs/05_optimisers.ipynb #c85e20f6
+def _check_sweep(learner, dataloader, low, high):
+    "Raise `ValueError`, `TypeError` for rates or data that cannot be swept over."
+    if not 0 < low < high:
+        raise ValueError(f"find_rate: found rates from {low} to {high}, expected them "
+                         "above 0, and the first below the last")
+    if not learning_rate(learner.optim) > 0:
+        raise ValueError("find_rate: found a learning rate of 0, expected more: "
+                         "it is multiplied")
+    if hasattr(dataloader, "__next__"):
+        raise TypeError("find_rate: found an iterator, which would be used up, "
+                        "expected a data loader")
+
 # %% ../nbs/05_optimisers.ipynb #29299302
 def find_rate(
-    learner,       # a `Learner`; nothing of it changes
-    dataloader,    # mini-batches to train on
-    low=1e-4,      # the first rate
+    learner,       # a `Learner`; nothing of it changes, its callbacks do not listen
+    dataloader,    # mini-batches to train on; no iterator, which would be used up
+    low=1e-4,      # the first rate (of the first group: others keep their ratio), above 0
     high=10.0,     # the last
-    steps=100,     # mini-batches in between
+    steps=100,     # mini-batches in between, 2 or more
 ) -> Sweep:        # `.rates`, `.losses`, `.smoothed`; `.steepest`, `.lowest`, `.highest`
-    "Let the rate grow from `low` to `high`, on copies of model and optimiser."
+    "Let the rate grow from `low` to `high`, on copies. `ValueError`, `TypeError`."
+    _check_sweep(learner, dataloader, low, high)
     finder, sweep = copy.copy(learner), Sweep(steps)
-    finder.model, finder.optim = copy.deepcopy((learner.model, learner.optim))
+    parts = learner.model, learner.optim, learner.criterion
+    finder.model, finder.optim, finder.criterion = copy.deepcopy(parts)
     base = learning_rate(finder.optim)
     growing = schedule((steps - 1, exponential, low / base, high / base))
     finder.callbacks = [Rate(growing), sweep]
-    with undisturbed(dataloader), suppress(FloatingPointError):
-        finder.fit(dataloader, -(-steps // len(dataloader)))     # rounded up
+    with undisturbed(learner, dataloader), suppress(FloatingPointError):
+        finder.fit(dataloader, steps)                    # epochs: more than it will need
+    if not sweep.losses:
+        raise FloatingPointError("find_rate: found a first loss that is not finite, "
+                                 "expected one that is. Are the inputs, the weights?")
     return sweep
 
 # %% ../nbs/05_optimisers.ipynb #f8ec90ae
 class Average(Callback):
-    "Average the weights of all steps, in a copy of the model: `.model`. `ValueError`."
+    "Average the weights of all steps: `.model`, a copy in `eval` mode. `ValueError`."
     def __init__(
         self,
-        decay=0.998,   # share of the average that each step keeps; None: a plain mean
-        start=0,       # so many steps are left out first
+        decay=0.998,   # share that each step keeps, below 1; None: a plain mean
+        start=0,       # so many steps are left out; until then it is the model of now
     ):
         if decay is not None and not 0 <= decay < 1:
             raise ValueError(f"decay: found {decay}, expected 0 or more, below 1; or None")
+        if not start >= 0:
+            raise ValueError(f"start: found {start}, expected 0 or more")
         self.decay, self.start = decay, start
 
     def before_fit(self, learner):
         self.model, self.n = copy.deepcopy(learner.model), 0
+        self.model.eval()                                # to be evaluated, not trained
         own = {p.data_ptr() for p in self.model.parameters()}
         state = self.model.state_dict().items()
         self.buffers = [name for name, value in state if value.data_ptr() not in own]
 
     @torch.no_grad()
     def after_batch(self, learner):
-        if learner.step <= self.start:
-            return
         share = 1 / (self.n + 1) if self.decay is None else 1 - self.decay
-        for mean, p in zip(self.model.parameters(), learner.model.parameters()):
+        pairs = self.model.parameters(), learner.model.parameters()
+        for mean, p in zip(*pairs, strict=True):
             mean.lerp_(p, share) if self.n else mean.copy_(p)
         for name in self.buffers:                        # of batch normalisation: as it is
             self.model.state_dict()[name].copy_(learner.model.state_dict()[name])
-        self.n += 1
+        self.n += learner.step > self.start
 
     def state_dict(self) -> dict:
         "Return the average so far."

@@ -4,6 +4,7 @@ import copy
 import functools
 import itertools
 import math
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -202,10 +203,98 @@ def parameter(*shape):
     (SGD, TypeError, "expected model.parameters", lambda k: k([parameter(3) * 2])),
     (SGD, ValueError, "found a parameter twice", lambda k: k([p := parameter(1), p])),
     (Muon, ValueError, r"Muon: found a parameter of shape \[3\]", lambda k: k([parameter(2, 2), parameter(3)])),
+    (Muon, ValueError, "adjust_lr_fn: found 'none', expected one of",
+     lambda k: k([parameter(2, 2)], adjust_lr_fn="none")),
+    (Muon, TypeError, r"ns_coefficients: found \(1, 2\), expected 3",
+     lambda k: k([parameter(2, 2)], ns_coefficients=(1, 2))),
+    (SGD, TypeError, "lr: found '0.1', expected a number", lambda k: k([parameter(1)], "0.1")),
+    (SGD, TypeError, "lr: found None, expected a number", lambda k: k([{"params": [parameter(1)], "lr": None}])),
+    (Adam, TypeError, "betas: found 0.9, expected 2 numbers", lambda k: k([parameter(1)], betas=0.9)),
+    (Adam, TypeError, "betas: found .* expected 2 numbers", lambda k: k([parameter(1)], betas=(0.9, 0.9, 0.9))),
+    (SGD, ValueError, "found nesterov without momentum", lambda k: k([parameter(1)], nesterov=True)),
+    (SGD, ValueError, "or with dampening", lambda k: k([parameter(1)], momentum=0.9, dampening=0.1, nesterov=True)),
+    (SGD, TypeError, "found a tuple that is no parameter", lambda k: k(nn.Linear(2, 2).named_parameters())),
+    (SGD, TypeError, "found set, expected model.parameters", lambda k: k({parameter(1), parameter(1)})),
+    (SGD, TypeError, "found dict, expected", lambda k: k({"params": [parameter(1)]})),
+    (SGD, TypeError, "found NoneType, expected", lambda k: k(None)),
+    (SGD, TypeError, "found Linear, expected", lambda k: k(nn.Linear(2, 2))),
+    (SGD, TypeError, "found a group without params", lambda k: k([{"params": [parameter(1)]}, parameter(1)])),
+    (SGD, TypeError, "found a group without params", lambda k: k([{"lr": 0.1}])),
+    (Adam, TypeError, "a parameter of torch.complex64, expected floats",
+     lambda k: k([torch.ones(2, dtype=torch.complex64, requires_grad=True)])),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(kind, error, words, make):
     with pytest.raises(error, match=words):
         make(kind)
+
+
+def test_a_group_may_be_a_generator_or_one_parameter():
+    layer, p = nn.Linear(2, 2), parameter(2)
+    optim = SGD([{"params": layer.parameters()}, {"params": p, "lr": 0.5}], 0.2)
+    assert [len(group["params"]) for group in optim.param_groups] == [2, 1] and optim.parameters[2] is p
+
+
+def test_a_group_that_comes_later():
+    a, b = parameter(2), parameter(2)
+    ours, theirs = (kind([a], lr=0.3, momentum=0.9) for kind in (SGD, THEIRS.SGD))
+    for optim in (ours, theirs):
+        optim.add_param_group({"params": b, "weight_decay": 0.1})
+    for group, other in zip(ours.param_groups, theirs.param_groups):
+        assert all(group[name] == other[name] for name in ours.rule)
+    for wrong, error in (({"params": [a]}, ValueError), ({"params": [parameter(1)], "rate": 1}, TypeError)):
+        with pytest.raises(error):
+            ours.add_param_group(wrong)
+    with pytest.raises(ValueError, match="expected matrices"):
+        Muon([parameter(2, 2)]).add_param_group({"params": parameter(2)})
+    assert len(ours.param_groups) == 2
+
+
+def test_a_rate_that_cannot_be_is_not_assigned():
+    optim = SGD([parameter(1)], 0.2)
+    for rate, error in ((-1, ValueError), (math.nan, ValueError), ("1", TypeError)):
+        with pytest.raises(error, match="lr: found"):
+            optim.lr = rate
+    assert optim.lr == 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW"])
+def test_other_floats_and_a_rate_that_is_a_tensor(name, dtype):
+    def walk(kind, lr):
+        chance = torch.Generator().manual_seed(0)
+        p = torch.randn(50, generator=chance).to(dtype).requires_grad_()
+        optim = kind([p], lr=lr)
+        for _ in range(6):
+            p.grad = torch.randn(50, generator=chance).to(dtype)
+            optim.step()
+        return p.detach()
+
+    ours, theirs = getattr(exp.nb_05, name), getattr(THEIRS, name)
+    for lr in (0.01, torch.tensor(0.01)):
+        assert torch.equal(walk(ours, lr), walk(theirs, lr))
+
+
+def test_a_sparse_gradient_is_as_good_for_plain_descent():
+    def walk(kind):
+        table = nn.Embedding(4, 2, sparse=True)
+        nn.init.ones_(table.weight)
+        optim = kind(table.parameters(), lr=0.1)
+        for i in range(3):
+            optim.zero_grad()
+            table(torch.tensor([0, i])).sum().backward()
+            optim.step()
+        return table.weight.detach()
+
+    assert torch.equal(walk(SGD), walk(THEIRS.SGD))
+
+
+def test_ours_in_a_stock_loop_with_a_scaler():
+    p = parameter(2)
+    scaler, optim = torch.amp.GradScaler("cpu", init_scale=8.0), SGD([p], 0.1)
+    scaler.scale((p * p).sum()).backward()
+    scaler.step(optim)
+    scaler.update()
+    assert near(p, torch.full((2,), 0.8))
 
 
 def test_a_step_needs_a_gradient_somewhere():
@@ -328,6 +417,87 @@ def test_a_refused_state_changes_nothing():
     assert optim.lr == 0.5 and optim.state[p]["step"] == 1
 
 
+def test_a_state_of_another_rule_is_refused():
+    def state(kind, **settings):
+        p = parameter(2, 2)
+        optim = kind([p], **settings)
+        p.grad = torch.ones(2, 2)
+        optim.step()
+        return optim.state_dict()
+
+    mark = "decoupled_weight_decay"
+    for kind, other, words in ((Adam, AdamW, f"{mark}=True"), (Adam, THEIRS.AdamW, f"{mark}=True"),
+                               (AdamW, Adam, f"{mark}=False"), (AdamW, THEIRS.Adam, f"{mark}=False"),
+                               (Adam, SGD, "no setting betas"), (Adam, THEIRS.SGD, "no setting betas"),
+                               (RMSprop, Adam, "no setting alpha"), (AdamW, Muon, "no setting betas")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{kind.__name__}: found .*{words}"):
+            kind([parameter(2, 2)]).load_state_dict(state(other))
+    with pytest.raises(ValueError, match=r"SGD: found \[\], expected state, param_groups"):
+        SGD([parameter(2)]).load_state_dict({})
+    bad = state(SGD)
+    bad["param_groups"][0]["lr"] = -1
+    with pytest.raises(ValueError, match="lr: found -1"):
+        SGD([parameter(2, 2)]).load_state_dict(bad)
+
+
+def test_pytorchs_rules_know_ours_by_their_mark():
+    "What PyTorch's Adam reads from our AdamW decays as AdamW."
+    p = parameter(2)
+    theirs = THEIRS.Adam([p])
+    theirs.load_state_dict(AdamW([p]).state_dict())
+    assert theirs.param_groups[0]["decoupled_weight_decay"] is True
+
+
+def test_a_saved_state_stays_as_it_is():
+    p = parameter(2)
+    optim = Adam([p])
+    p.grad = torch.ones(2)
+    optim.step()
+    saved, expected = (optim.state_dict() for _ in range(2))
+    expected = copy.deepcopy(expected)
+    optim.step()
+    optim.lr = 0.7
+    assert str(saved) == str(expected)
+
+
+def test_a_state_without_velocity_gets_one_later():
+    p = parameter(2)
+    theirs, ours = THEIRS.SGD([p], 0.1), SGD([p])
+    p.grad = torch.ones(2)
+    theirs.step()
+    ours.load_state_dict(theirs.state_dict())
+    ours.param_groups[0]["momentum"] = 0.9
+    ours.step()
+    assert torch.equal(ours.state[p]["momentum_buffer"], p.grad)
+
+
+def test_a_memory_smaller_than_its_parameter_is_restored():
+    class Edges(Optimizer):
+        def update(self, p, g, state, lr=0.1):
+            state.setdefault("rows", torch.zeros(len(p))).add_(g.sum(1))
+
+    p = parameter(2, 3)
+    p.grad = torch.ones(2, 3)
+    optim, other = Edges([p]), Edges([p])
+    optim.step()
+    other.load_state_dict(optim.state_dict())
+    assert torch.equal(other.state[p]["rows"], torch.full((2,), 3.0))
+    with pytest.raises(ValueError, match=r"found a memory of shape \[2\], expected \[3, 4\]"):
+        Edges([parameter(3, 4)]).load_state_dict(optim.state_dict())
+
+
+def test_pickle_keeps_memories_with_their_parameters():
+    p = parameter(2)
+    optim = Adam([p])
+    p.grad = torch.ones(2)
+    optim.step()
+    twin = pickle.loads(pickle.dumps(optim))
+    [q] = twin.parameters
+    q.grad = torch.ones(2)
+    twin.step()
+    assert q is not p and twin.state[q]["step"] == 2 and optim.state[p]["step"] == 1
+
+
 def test_a_loaded_memory_is_a_copy():
     p = parameter(2)
     p.grad = torch.ones(2)
@@ -365,6 +535,35 @@ def test_together_steps_saves_and_restores():
     other.load_state_dict(optim.state_dict())
     assert [g["lr"] for g in other.param_groups] == [0.001, 0.001]
     assert other.optims[1].state[ps[1]]["step"] == 1
+
+
+@pytest.mark.parametrize("make, error, words", [
+    (lambda p: Together(), ValueError, "Together: found nothing"),
+    (lambda p: Together([SGD([p])]), TypeError, "Together: found a list without groups"),
+    (lambda p: Together(SGD), TypeError, "Together: found a type without groups"),
+    (lambda p: Together(exp.nb_02.SGD([p])), TypeError, "Together: found a SGD without groups"),
+    (lambda p: Together(SGD([p]), Adam([p])), ValueError, "Together: found a parameter twice"),
+    (lambda p: Together(SGD([p])).load_state_dict(SGD([p]).state_dict()), ValueError,
+     "states of 0 optimisers, expected 1"),
+    (lambda p: Together(SGD([p]), SGD([parameter(2)])).load_state_dict(Together(SGD([p])).state_dict()), ValueError,
+     "states of 1 optimisers, expected 2"),
+])  # fmt: skip
+def test_what_together_refuses(make, error, words):
+    with pytest.raises(error, match=words):
+        make(parameter(2))
+
+
+@pytest.mark.parametrize("first", [SGD, THEIRS.SGD])
+def test_together_restores_all_or_none(first):
+    a, b = parameter(2), parameter(2)
+    for p in (a, b):
+        p.grad = torch.ones(2)
+    optim, other = Together(first([a], 0.5, momentum=0.9), Adam([b], 0.5)), Together(SGD([a]), SGD([b]))
+    optim.step()
+    before = copy.deepcopy(optim.state_dict())
+    with pytest.raises(ValueError, match="Adam: found no setting betas"):
+        optim.load_state_dict(other.state_dict())
+    assert str(optim.state_dict()) == str(before)
 
 
 # In the Learner
@@ -475,9 +674,28 @@ def test_the_same_function_in_pytorchs_scheduler(legs):
 
 
 def test_a_leg_needs_steps():
-    for legs in ((), ((-1, linear, 0, 1),), ((math.nan, linear, 0, 1),)):
-        with pytest.raises(ValueError, match="schedule: found"):
-            schedule(*legs)
+    with pytest.raises(ValueError, match="schedule: found no legs"):
+        schedule()
+    for steps in (-1, math.nan):
+        with pytest.raises(ValueError, match=f"schedule: leg 2: found {steps} steps, expected 0 or more"):
+            schedule((5, linear, 0, 1), (steps, linear, 1, 0))
+    for make in (lambda: warm_up_cosine(50), lambda: stable_decay(100), lambda: one_cycle(2)):
+        with pytest.raises(ValueError, match="schedule: leg .: found -.* steps"):
+            make()
+
+
+@pytest.mark.parametrize("leg", [[(4, linear, 0, 1)], linear, (4, 0, 1), (4, "linear", 0, 1), (4, linear, None, 1)])
+def test_a_leg_has_four_parts(leg):
+    with pytest.raises(TypeError, match=r"schedule: leg 1: found .*, expected \(steps, shape, start, end\)"):
+        schedule(leg)
+
+
+def test_no_ratio_leads_to_zero_and_no_step_is_negative():
+    for factor in (exponential_decay(4, 0), exponential_decay(4, -1), schedule((4, exponential, 0, 1))):
+        with pytest.raises(ValueError, match="exponential: found .* expected both above 0"):
+            factor(1)
+    with pytest.raises(ValueError, match="schedule: found step -5"):
+        cosine_decay(10)(-5)
 
 
 def test_rate_is_pytorchs_schedule_in_the_learner():
@@ -523,10 +741,62 @@ def test_rate_can_move_another_setting():
     cycle = schedule((2, linear, 1, 0.5))
     learn(lambda ps: SGD(ps, 0.1, momentum=0.8), lambda optim: [Rate(cycle, "momentum"), Look()], n_epochs=1)
     assert near(seen, [0.8, 0.6, 0.4, 0.4])
-    with pytest.raises(ValueError, match="Rate: found an optimiser without momentun"):
+    with pytest.raises(ValueError, match="Rate: found an optimiser without a number momentun"):
         learn(SGD, lambda optim: [Rate(cycle, "momentun")])
-    with pytest.raises(ValueError, match="Rate: found an optimiser without lr"):
+    with pytest.raises(ValueError, match="Rate: found an optimiser without a number lr"):
         learn(lambda ps: exp.nb_02.SGD(ps, 0.1), lambda optim: [Rate(cycle)])
+
+
+@pytest.mark.parametrize("factor, words", [
+    (lambda step: -1.0, "Rate: found -1.0 as the factor of step 0"), (lambda step: math.nan, "Rate: found nan as"),
+    (lambda step: None, "Rate: found a NoneType as"), (cosine_decay, "Rate: found a function as"),
+    (lambda step: 1.0 - step, "Rate: found -1.0 as the factor of step 2"),
+])  # fmt: skip
+def test_a_factor_that_cannot_be(factor, words):
+    with pytest.raises(ValueError, match=words):
+        learn(SGD, lambda optim: [Rate(factor)])
+
+
+def test_a_rate_needs_a_function():
+    with pytest.raises(TypeError, match="Rate: found 0.1, expected a function of the step"):
+        Rate(0.1)
+    with pytest.raises(ValueError, match="without a number betas"):
+        learn(Adam, lambda optim: [Rate(cosine_decay(10), "betas")])
+
+
+def test_nobody_undoes_what_a_rate_has_set():
+    fall = cosine_decay(12)
+    for others in (lambda optim: [Rate(fall), Rate(fall)], lambda optim: [Plateau(), Rate(fall)]):
+        with pytest.raises(ValueError, match="Rate: found another callback that sets lr"):
+            learn(SGD, others)
+    with pytest.raises(RuntimeError, match=r"Rate: found lr .* as it was left"):
+        scheduler = lambda optim: Schedule(lr_scheduler.LambdaLR(optim, lambda step: 0.5**step))  # noqa: E731
+        learn(lambda ps: THEIRS.SGD(ps, 0.1), lambda optim: [Rate(fall), scheduler(optim)])
+    learn(lambda ps: SGD(ps, 0.1, momentum=0.9), lambda optim: [Rate(fall), Rate(fall, "momentum")])
+
+
+def test_a_rate_puts_back_what_this_run_found():
+    class Stop(Callback):
+        def before_fit(self, learner):
+            raise CancelFit
+
+    rate = Rate(lambda step: 0.5)
+    learner = learn(lambda ps: SGD(ps, 0.1), lambda optim: [rate], n_epochs=1)
+    learner.optim.lr, learner.callbacks = 0.7, [Stop(), rate]
+    learner.fit([problem()])
+    assert learner.optim.lr == 0.7
+
+
+@pytest.mark.parametrize("name, value", [("factor", 1.0), ("factor", -0.1), ("factor", math.nan), ("patience", -1),
+                                         ("threshold", -1)])  # fmt: skip
+def test_a_plateau_that_cannot_be(name, value):
+    with pytest.raises(ValueError, match="Plateau: found"):
+        Plateau(**{name: value})
+
+
+def test_plateau_needs_groups():
+    with pytest.raises(ValueError, match="Plateau: found an optimiser without a number lr"):
+        learn(lambda ps: exp.nb_02.SGD(ps, 0.1), lambda optim: [Plateau()])
 
 
 @given(st.lists(st.floats(0.01, 3), min_size=1, max_size=60), st.sampled_from([0.1, 0.5]), st.integers(0, 4))
@@ -581,6 +851,72 @@ def test_a_sweep_that_explodes_ends():
         assert 0 < len(sweep.rates) < 100
 
 
+def test_a_sweep_below_zero_goes_on():
+    learner = learn(lambda ps: SGD(ps, 0.01), n_epochs=1)
+    learner.criterion = lambda z, y: cross_entropy_loss(z, y) - 5
+    assert len(find_rate(learner, DataLoader(Dataset(*problem()), 16), 1e-6, 1e-4, 30).rates) == 30
+
+
+def test_a_loader_that_cannot_tell_its_length():
+    class Batches:
+        def __iter__(self):
+            return iter(DataLoader(Dataset(*problem()), 16))
+
+    learner = learn(lambda ps: SGD(ps, 0.01), n_epochs=1)
+    assert len(find_rate(learner, Batches(), 1e-6, 1e-4, 12).rates) == 12
+
+
+@pytest.mark.parametrize("error, words, options", [
+    (ValueError, "found rates from -1 to 1", dict(low=-1, high=1)), (ValueError, "found rates from 0 to", dict(low=0)),
+    (ValueError, "found rates from 1 to 0.1", dict(low=1, high=0.1)),
+    (ValueError, "found rates from nan", dict(low=math.nan)),
+    (ValueError, "steps: found 1, expected 2", dict(steps=1)), (ValueError, "steps: found 2.5", dict(steps=2.5)),
+    (TypeError, "found an iterator", dict(dataloader=iter([problem()]))),
+])  # fmt: skip
+def test_a_sweep_that_cannot_be(error, words, options):
+    learner = learn(lambda ps: SGD(ps, 0.01), n_epochs=1)
+    with pytest.raises(error, match=words):
+        find_rate(learner, **{"dataloader": [problem()], **options})
+
+
+def test_a_sweep_needs_a_rate_and_a_loss():
+    with pytest.raises(ValueError, match="found a learning rate of 0"):
+        find_rate(learn(lambda ps: SGD(ps, 0.0), n_epochs=1), [problem()])
+    learner = learn(lambda ps: SGD(ps, 0.1), n_epochs=1)
+    learner.criterion = lambda z, y: cross_entropy_loss(z, y) * math.nan
+    with pytest.raises(FloatingPointError, match="find_rate: found a first loss that is not finite"):
+        find_rate(learner, [problem()])
+    with pytest.raises(ValueError, match="Sweep: found no losses"):
+        _ = Sweep().steepest
+
+
+def test_a_sweep_within_a_run_changes_nothing():
+    class Look(Callback):
+        def before_fit(self, learner):
+            find_rate(learner, learner.dataloader, 1e-6, 1e-4, 10)
+
+        after_backward = after_epoch = before_fit
+
+    fall = cosine_decay(12)
+    with_it, without = (learn(Adam, lambda optim, more=more: [*more, Rate(fall)]) for more in ([Look()], []))
+    assert with_it.history.losses == without.history.losses
+
+
+def test_a_sweep_leaves_a_criterion_with_parameters_alone():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.chance = nn.Parameter(torch.ones(3)), torch.Generator()
+
+        def forward(self, z, y):
+            return cross_entropy_loss(z * self.scale + torch.rand(3, generator=self.chance), y)
+
+    model, criterion = nn.Linear(6, 3), Scaled()
+    before = criterion.chance.get_state()
+    find_rate(Learner(model, criterion, SGD([*model.parameters(), *criterion.parameters()])), [problem()], 1e-6, 1e-4)
+    assert criterion.scale.grad is None and torch.equal(criterion.chance.get_state(), before)
+
+
 def sweep_of(smoothed):
     "Return a sweep that has seen these smoothed losses, at rates 1, 2, 3 …"
     sweep = Sweep()
@@ -622,6 +958,45 @@ def test_average_is_close_to_pytorchs_mean():
     for start in (0, 4):
         pairs = zip(*averages(Average(None, start), {}))
         assert all(near(a, b, rtol=1e-4, atol=1e-6) for a, b in pairs)
+
+
+def test_an_average_is_evaluated_not_trained():
+    average = Average(0.8)
+    learn(lambda ps: SGD(ps, 0.1), lambda optim: [average])
+    before = copy.deepcopy(average.model.state_dict())
+    evaluate([problem()], average.model, cross_entropy_loss)
+    assert not average.model.training and equal(before.values(), average.model.state_dict().values())
+
+
+def test_until_it_starts_an_average_is_the_model_of_now():
+    average = Average(0.5, start=10_000)
+    learner = learn(lambda ps: SGD(ps, 0.1), lambda optim: [average])
+    assert average.n == 0 and equal(average.model.state_dict().values(), learner.model.state_dict().values())
+
+
+def test_an_average_keeps_tied_weights_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.out = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+            self.b.weight = self.a.weight
+
+        def forward(self, xb):
+            return self.out(self.b(self.a(xb)))
+
+    model, average = Tied(), Average(0.5)
+    theirs = swa_utils.AveragedModel(model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.5))
+    watch = Callback()
+    watch.after_batch = lambda learner: theirs.update_parameters(learner.model)
+    Learner(model, cross_entropy_loss, SGD(model.parameters()), [average, watch]).fit([problem()] * 4)
+    assert average.model.a.weight is average.model.b.weight
+    assert equal(average.model.state_dict().values(), theirs.module.state_dict().values())
+
+
+def test_an_average_starts_at_a_step():
+    for start in (-3, math.nan):
+        with pytest.raises(ValueError, match="start: found"):
+            Average(0.5, start)
 
 
 def test_average_takes_models_of_chapter_02():
