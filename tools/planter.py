@@ -53,6 +53,7 @@ class Planter:
         try:
             signal.alarm(LONGEST)
             be_quiet(self.shell)
+            own_what_starts_processes()
             warnings.simplefilter("error")
             told = json.dumps(self.what_notices(*self.bugs[index]))
             (self.folder / f"{index}.json").write_text(told, encoding="utf-8")
@@ -83,6 +84,19 @@ def be_quiet(shell):
     shell.display_pub = DisplayPublisher(parent=shell, shell=shell)
     shell.displayhook = shell.display_trap.hook = DisplayHook(shell=shell, cache_size=shell.cache_size)
     shell.showtraceback = shell.showsyntaxerror = lambda *_, **__: None
+
+
+def own_what_starts_processes():
+    """Let this copy of a process start processes as the original does, with the same fork server if there is one.
+
+    `multiprocessing` knows nothing of a bare fork: the server is no child of the copy, and what hands out shared
+    tensors has a thread that the copy lacks.
+    """
+    from multiprocessing import forkserver, util
+
+    util._run_after_forkers()
+    if forkserver._forkserver._forkserver_address:
+        forkserver._forkserver.ensure_running = lambda: None
 
 
 def verdict(error, names):

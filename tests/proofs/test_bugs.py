@@ -73,6 +73,17 @@ def test_a_bug_that_kills_or_prints_disturbs_nobody(tmp_path):
     assert [output.text for output in found.notebook.cells[1].outputs] == ["1.5\n"]
 
 
+def test_a_chapter_with_a_bug_may_start_processes(tmp_path):
+    cells = ["import math, multiprocessing\n\nnumbers = [4.0, 9.0]",
+             "def roots():\n    with multiprocessing.get_context('forkserver').Pool(1) as pool:\n"
+             "        return pool.map(math.sqrt, numbers)",
+             "assert roots() == [2.0, 3.0]", "assert numbers == [4.0, 9.0]",
+             "assert roots() == [2.0, 3.0]"]  # fmt: skip
+    planted = [bugs.Bug("another root", "assert numbers == [4.0, 9.0]", "numbers[1] = 16.0")]
+    found = bugs.find(small_chapter(tmp_path, *cells), planted)
+    assert [(row["by"], row["message"]) for row in found.caught] == [("an assertion", "")] and found.again == []
+
+
 def test_a_patch_must_fit_the_code():
     with pytest.raises(ValueError, match="occurs 0 times"):
         bugs.locate(["x = 1"], bugs.Bug("typo", "y = 1", "y = 2"))
