@@ -150,9 +150,10 @@ def test_muon_is_identical_on_mnist():
 
 
 @pytest.mark.parametrize("name", ["momentum", "Adam", "AdamW"])
-def test_fused_is_close(name):
+def test_fused_is_close_and_on_some_processors_identical(name):
     ours, theirs = RULES[name]
-    assert same(train(ours, 60)[0], train(lambda ps: theirs(ps, fused=True), 60)[0]).word == "close"
+    verdict = same(train(ours, 60)[0], train(lambda ps: theirs(ps, fused=True), 60)[0])
+    assert verdict.word in ("close", "identical")
 
 
 @given(st.integers(1, 9), st.integers(1, 9))
