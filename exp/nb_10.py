@@ -4,20 +4,23 @@
 
 # %% auto #0
 __all__ = ['ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset', 'shift', 'random_state',
-           'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'Optimizer',
-           'SGD', 'RMSprop', 'Adam', 'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential',
-           'schedule', 'steps_down', 'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay',
-           'Rate', 'Plateau', 'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch',
-           'CancelFit', 'n_samples', 'Accuracy', 'undisturbed', 'Learner', 'Metrics', 'learning_rate', 'LearningRates',
-           'KeepBest', 'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule',
-           'numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer',
-           'ReLULayer', 'CrossEntropyLayer', 'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast',
-           'affine', 'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy',
-           'evaluate', 'Model', 'MLP', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes',
-           'read_idx', 'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near',
-           'Outcome', 'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History',
-           'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff',
-           'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
+           'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'deep_mlp',
+           'Hooks', 'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_', 'kaiming_normal_',
+           'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout', 'relu',
+           'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop', 'Adam',
+           'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule', 'steps_down',
+           'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate', 'Plateau',
+           'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit',
+           'n_samples', 'Accuracy', 'undisturbed', 'Learner', 'Metrics', 'learning_rate', 'LearningRates', 'KeepBest',
+           'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient',
+           'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
+           'CrossEntropyLayer', 'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast', 'affine',
+           'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate',
+           'Model', 'MLP', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx',
+           'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'Outcome',
+           'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses',
+           'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff',
+           'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/10_feeding_the_loop.ipynb #43058f15
 from .nb_09 import *
