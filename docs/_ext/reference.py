@@ -52,7 +52,22 @@ def signature(thing):
         parts = inspect.signature(thing).parameters.values()
     except ValueError:
         return ""
-    return "(" + ", ".join(str(p.replace(annotation=inspect.Parameter.empty)) for p in parts) + ")"
+    return "(" + ", ".join(str(p.replace(annotation=p.empty, default=Default.of(p.default))) for p in parts) + ")"
+
+
+class Default:
+    "Show a default that is a class or a function by its name: `ReLU`, not what Python says of it."
+
+    def __init__(self, name):
+        self.name = name
+
+    def __repr__(self):
+        return self.name
+
+    @classmethod
+    def of(cls, value):
+        named = value is not inspect.Parameter.empty and (inspect.isclass(value) or inspect.isroutine(value))
+        return cls(value.__name__) if named else value
 
 
 def methods(thing):

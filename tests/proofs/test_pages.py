@@ -206,6 +206,13 @@ def test_the_reference_has_every_public_name_with_its_parameters(chapter, soups)
                 assert plain(comment.replace("`", "")) in told, f"{name}: {parameter}"
 
 
+@pytest.mark.all_chapters
+def test_the_reference_shows_defaults_by_name(soups):
+    assert "activation=ReLU" in soups["reference/nb_06.html"].get_text()
+    for chapter in CHAPTERS:
+        assert not re.search(r"=<\w+|\bat 0x", soups[f"reference/{chapter.module}.html"].get_text()), chapter.module
+
+
 def plain(text):
     "Return a text without what typography does to it: spaces, quotes, dashes, dots."
     return re.sub(r"[^\w]", "", text)
