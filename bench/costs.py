@@ -39,6 +39,11 @@ from bench import optimisers
 optimisers.main()
 """
 
+CONVOLUTIONS = """
+from bench import convolutions
+convolutions.main()
+"""
+
 NOTEBOOK = """
 import sys, time
 from tools.run import run
@@ -84,6 +89,11 @@ def docs(rounds):
 def optimisers(python, env):
     "Time a step of the optimisers of chapter 05 beside PyTorch's, in a process of its own."
     return python_says(python, OPTIMISERS, env=env)
+
+
+def convolutions(python, env):
+    "Time the convolutions of chapter 07 beside `F.conv2d`, and its nets beside an MLP, in a process of its own."
+    return python_says(python, CONVOLUTIONS, env=env)
 
 
 def measure(python, rounds, env, say):

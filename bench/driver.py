@@ -115,8 +115,14 @@ def gather(options, python, say):
     }
     if options.quick:
         return found
-    steps = costs.optimisers(python, environment(1))
-    return found | {"optimisers": steps, "others": costs.measure(python, options.rounds, environment(1), say)}
+    chapters = by_chapter(python)
+    return found | chapters | {"others": costs.measure(python, options.rounds, environment(1), say)}
+
+
+def by_chapter(python):
+    "Measure what single chapters show."
+    env = environment(1)
+    return {"optimisers": costs.optimisers(python, env), "convolutions": costs.convolutions(python, env)}
 
 
 def renew_others(options, say):
@@ -125,9 +131,9 @@ def renew_others(options, say):
     here = machine.machine(sys.executable, machine.own_cpus())
     if here["processor"] != stored["machine"]["processor"]:
         raise RuntimeError(f"found {here['processor']}, expected {stored['machine']['processor']}, as for the timings")
-    steps = costs.optimisers(sys.executable, environment(1))
+    chapters = by_chapter(sys.executable)
     measured = costs.measure(sys.executable, options.rounds, environment(1), say) | {"date": here["date"]}
-    report.write(stored | {"optimisers": steps, "others": measured}, BENCH, report.CHART)
+    report.write(stored | chapters | {"others": measured}, BENCH, report.CHART)
     return 0
 
 

@@ -115,6 +115,23 @@ def cell_of(time):
     return f"{1e6 * time['seconds']:.0f}{ratio}"
 
 
+def times(ratio):
+    "Write how many times as long something takes."
+    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.1f}"
+
+
+def convolutions(found):
+    "Make the tables of the convolutions, by layer, and of the nets."
+    ways = {"loops": "loops", "slices": "slices", "unfold": "unfold", "view": "view", "by hand": "by hand",
+            "plain": "`F.conv2d` without libraries", "16 bits": "with 16 bits"}  # fmt: skip
+    layers, nets = found["convolutions"]["layers"], found["convolutions"]["nets"]
+    rows = [[title, f"{1000 * by_way['conv2d']['seconds']:.2f} ms", *(times(by_way[way]["ratio"]) for way in ways)]
+            for title, by_way in layers.items()]  # fmt: skip
+    first = table(["layer", "`F.conv2d`", *ways.values()], rows)
+    return first, table(["net", "seconds", "to the MLP"], [
+        [title, f"{each['seconds']:.2f}", times(each["ratio"])] for title, each in nets.items()])  # fmt: skip
+
+
 def markdown(found):
     "Word the results, as results.md."
     machine, protocol = found["machine"], found["protocol"]
@@ -144,6 +161,14 @@ def markdown(found):
         about = ("Microseconds of one step of an optimiser on the parameters of the MLP, one thread (to PyTorch's "
                  "default path): medians, the ratios within 15 turns of 100 steps.")
         parts += ["## A step of an optimiser", about, optimisers(found)]
+    if "convolutions" in found:
+        layers, nets = convolutions(found)
+        about = ("CPU seconds of a layer of chapter 07 on 64 images, forward and backward, one thread, and how many "
+                 "times as long other ways take: medians, the ratios within 9 turns. (Loops: one image, forward, "
+                 "against the forward pass.)")
+        parts += ["## A convolution", about, layers]
+        about = "CPU seconds of its nets on 100 mini-batches of 128 images: medians, the ratios within 4 turns."
+        parts += [about, nets]
     if "others" in found:
         date = found["others"].get("date")
         parts += ["## What else takes time", *([f"Measured on {date}."] if date else []), others(found)]

@@ -7,6 +7,7 @@
     nb_04   Validation, the Learner and callbacks
     nb_05   Optimisers and schedules
     nb_06   Initialisation, activations, normalisation
+    nb_07   Convolutions
     nb_09   Runs that survive
     nb_10   Feeding the loop
 

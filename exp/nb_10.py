@@ -4,8 +4,11 @@
 
 # %% auto #0
 __all__ = ['ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset', 'shift', 'random_state',
-           'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'deep_mlp',
-           'Hooks', 'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_', 'kaiming_normal_',
+           'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'shifted',
+           'out_size', 'conv_loops', 'window', 'conv_slices', 'conv_unfold', 'conv_strided', 'conv_backward',
+           'conv_by_hand', 'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool', 'node_max_pool',
+           'ImageLayer', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace', 'receptive_field', 'deep_mlp', 'Hooks',
+           'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_', 'kaiming_normal_',
            'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout', 'relu',
            'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop', 'Adam',
            'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule', 'steps_down',

@@ -10,11 +10,14 @@ from dataclasses import replace
 
 import pytest
 
-from bench import data, driver, machine, optimisers, peers, report, results, variants
+from bench import convolutions, data, driver, machine, optimisers, peers, report, results, variants
 from bench.clock import Clock
 from tools.chapters import ROOT, chapter
 
 BENCH = ROOT / "bench"
+
+
+WAYS = ("slices", "unfold", "view", "by hand", "plain", "16 bits")
 
 
 def record(name, seconds, threads=1, foreign=0.0, loss=0.16, accuracy=0.954, **more):
@@ -46,6 +49,9 @@ def made_up(foreign=0.0):
         "optimisers": {"SGD": {"ours": {"seconds": 4e-5, "to_default": 0.8},
                                "default": {"seconds": 5e-5, "to_default": 1.0}},
                        "Muon": {"ours": {"seconds": 2e-3, "to_default": None}}},
+        "convolutions": {
+            "layers": {"1 → 8": {way: {"seconds": 1e-3, "ratio": 2.5} for way in ("loops", "conv2d", *WAYS)}},
+            "nets": {"MLP": {"seconds": 0.2, "ratio": 1.0}, "fast": {"seconds": 3.0, "ratio": 15.0}}},
     }
 
 
@@ -205,6 +211,32 @@ def test_steps_of_optimisers_are_timed_in_turns():
     assert all(time["seconds"] > 0 and time["to_default"] > 0 for each in found.values() for time in each.values())
 
 
+def test_convolutions_are_timed_in_turns():
+    found = convolutions.measure(turns=2, repeats=1, steps=2)
+    assert set(found["layers"]) == set(convolutions.LAYERS) and set(found["nets"]) == set(convolutions.NETS)
+    for by_way in found["layers"].values():
+        assert set(by_way) == {"loops", "conv2d", *WAYS} and by_way["conv2d"]["ratio"] == 1
+        assert all(each["seconds"] > 0 and each["ratio"] > 0 for each in by_way.values())
+    assert found["nets"]["MLP"]["ratio"] == 1 and all(each["seconds"] > 0 for each in found["nets"].values())
+
+
+def test_convolutions_have_their_tables():
+    text = report.markdown(made_up())
+    assert "| 1 → 8 | 1.00 ms | 2.5 | 2.5 |" in text and "| fast | 3.00 | 15.0 |" in text
+
+
+def test_chapter_07_shows_the_stored_ratios():
+    "Its cells with the tag `bench` hold the ratios by layer, and those of the nets."
+    cells = [cell.source for cell in chapter("07").code_cells if "bench" in cell.metadata.get("tags", [])]
+    stored = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))["convolutions"]
+    ways = ("loops", "slices", "unfold", "view", "by hand", "plain", "16 bits")
+    rows = [f"{title}: " + " ".join(report.times(by_way[way]["ratio"]) for way in ways)
+            for title, by_way in stored["layers"].items()]  # fmt: skip
+    rows += [f"{title}: {report.times(each['ratio'])}" for title, each in stored["nets"].items()]
+    shown = [line for source in cells for line in source.splitlines() if ": " in line]
+    assert shown == rows, "after `make bench`, write the new ratios into the cells"
+
+
 def test_others_are_renewed_and_the_timings_stay(monkeypatch, tmp_path):
     report.write(made_up(), tmp_path, tmp_path / "chart.png")
     monkeypatch.setattr(driver, "BENCH", tmp_path)
@@ -213,13 +245,16 @@ def test_others_are_renewed_and_the_timings_stay(monkeypatch, tmp_path):
     monkeypatch.setattr(driver.costs, "measure", lambda *_: new)
     steps = {"SGD": {"ours": {"seconds": 1e-5, "to_default": 0.5}}}
     monkeypatch.setattr(driver.costs, "optimisers", lambda *_: steps)
+    layers = made_up()["convolutions"] | {"nets": {}}
+    monkeypatch.setattr(driver.costs, "convolutions", lambda *_: layers)
     here = {"processor": "P", "date": "2026-02-02"}
     monkeypatch.setattr(driver.machine, "machine", lambda *_: here)
     before = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert driver.main(["--others"]) == 0
     after = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert after.pop("others") == new | {"date": "2026-02-02"} and after.pop("optimisers") == steps
-    assert before.pop("others") and before.pop("optimisers") and after == before
+    assert before.pop("others") and before.pop("optimisers") and after.pop("convolutions") == layers
+    assert before.pop("convolutions") != layers and after == before
     assert "Measured on 2026-02-02." in (tmp_path / "results.md").read_text(encoding="utf-8")
     here["processor"] = "another"
     assert driver.main(["--others"]) == 2

@@ -23,11 +23,11 @@ def test_it_holds_every_run_and_no_other(name):
 
 @each_record
 def test_its_first_mini_batches_can_be_had_again(name):
-    "One run of each optimiser and kind of rate: another processor may round otherwise."
+    "One run of each model, optimiser and kind of rate: another processor may round otherwise."
     record, seen = records.module(name), set()
     for run in records.stored(name)["runs"]:
         setting = run["setting"]
-        kind = (setting["optimiser"], setting["rate"])
+        kind = (setting.get("model"), setting["optimiser"], setting["rate"], setting.get("images"), setting.get("bits"))
         if kind not in seen:
             seen.add(kind)
             losses = record.run(setting, steps=records.FIRST)["losses"]
@@ -46,6 +46,20 @@ def test_chapter_05_shows_what_is_stored():
         text = '"""\n' + "\n".join(rows) + '\n"""'
         assert sum(text in source for source in sources) == 1, f"{name}: the chapter shows other numbers"
     assert f"{len(record.settings())} runs" in "".join(cell.source for cell in chapter("05").cells)
+
+
+def test_the_rates_of_chapter_07_are_those_of_the_grid():
+    record = records.module("convolutions")
+    assert record.choose(records.stored("convolutions")["runs"]) == {name: record.BEST[name] for name in record.GRID}
+
+
+def test_chapter_07_shows_what_is_stored():
+    record = records.module("convolutions")
+    sources = [cell.source for cell in chapter("07").code_cells]
+    for name, rows in record.texts(records.stored("convolutions")["runs"]).items():
+        text = f'{name} = """\n' + "\n".join(rows) + '\n"""'
+        assert sum(text in source for source in sources) == 1, f"{name}: the chapter shows other numbers"
+    assert f"{len(record.settings())} runs" in "".join(cell.source for cell in chapter("07").cells)
 
 
 @pytest.fixture
