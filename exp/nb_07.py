@@ -52,6 +52,8 @@ def out_size(
     padding: int = 0,  # zeros at each side, 0 or more
 ) -> int:              # rows or columns of the map
     "Count the places where a kernel fits. Raise `ValueError` if there is none."
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"kernel: found {k}, expected 1 or more, whole")
     if not isinstance(stride, int) or stride < 1:
         raise ValueError(f"stride: found {stride}, expected 1 or more, whole")
     if not isinstance(padding, int) or padding < 0:
@@ -355,7 +357,8 @@ class MaxPool2d(ImageLayer):
         kernel_size,   # rows and columns of a square
         stride=None,   # from square to square; None: none overlap
     ):
-        self.kernel_size, self.stride = kernel_size, stride or kernel_size
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
         out_size(kernel_size, kernel_size, self.stride)
 
     def forward(self, x):
@@ -379,7 +382,8 @@ class AvgPool2d(ImageLayer):
         kernel_size,   # rows and columns of a square
         stride=None,   # from square to square; None: none overlap
     ):
-        self.kernel_size, self.stride = kernel_size, stride or kernel_size
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
         out_size(kernel_size, kernel_size, self.stride)
 
     def forward(self, x):
