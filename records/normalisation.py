@@ -7,6 +7,7 @@ run whose loss is no longer finite ends there: the losses that follow are NaN, i
 """
 
 import functools
+import itertools
 import math
 
 from torch import nn
@@ -133,7 +134,8 @@ def run(setting, steps=None):
     callbacks = [Rate(warm_up_cosine(total))] if setting["rate"] == "cosine" else []
     learner = Learner(model, cross_entropy_loss, optim, callbacks)
     if steps is not None:
-        return {"losses": learner.fit([batch for batch, _ in zip(loader, range(steps))]).losses}
+        epochs = itertools.chain.from_iterable(itertools.repeat(loader))  # the first mini-batches may be more than one
+        return {"losses": learner.fit(list(itertools.islice(epochs, steps))).losses}
     try:
         learner.fit(loader, setting["epochs"], valid=valid)
     except FloatingPointError:

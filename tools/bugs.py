@@ -86,8 +86,8 @@ def find(chapter, bugs=None, epilogue=(), package=None):
         given.write_text(json.dumps({"sources": sources, "headings": chapter.sections, "bugs": planted}), "utf-8")
         start = f"get_ipython().planter = __import__('runpy').run_path({str(PLANTER)!r})['Planter'](get_ipython(), "
         first = run.code_cell(f"{start}{str(given)!r}, {folder!r})")
-        last = run.code_cell("get_ipython().planter.wait()")
-        run.execute(run.with_cells(notebook, [first, *steps, *after, last]), chapter.path.name, package, QUIET)
+        last = run.code_cell("get_ipython().planter.end()")
+        run.execute(run.with_cells(notebook, [first, *steps, last, *after]), chapter.path.name, package, QUIET)
         rows = [read(Path(folder, f"{index}.json"), bug[0]) for index, bug in enumerate(planted)]
     again = [[n, words] for n, cell in enumerate(twice, 1) for words in map(complaint, cell.outputs) if words]
     return Found(run.tidy(notebook), [run.printed(cell) for cell in after], rows, again)

@@ -27,6 +27,8 @@ class Planter:
 
         self.shell, self.folder, self.running = shell, Path(folder), []
         self.__dict__.update(json.loads(Path(given).read_text(encoding="utf-8")))
+        self.filters = warnings.catch_warnings()
+        self.filters.__enter__()
         torch.optim.SGD([torch.zeros(1)], lr=0.1)  # the first optimiser imports for a second: here, not in each child
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", module=rf"({TOOLS})(\.|$)")
@@ -47,6 +49,11 @@ class Planter:
         "Wait until at most so many children live."
         while len(self.running) > most:
             os.waitpid(self.running.pop(0), 0)
+
+    def end(self):
+        "Wait for all children; from now on warnings are no errors any more."
+        self.wait()
+        self.filters.__exit__(None, None, None)
 
     def live(self, index):
         "In the child: run the chapter with a bug, write what noticed, and end without a word to anybody."

@@ -77,7 +77,8 @@ def changes_of_text(text):
             yield "digit", text[:at] + str(int(text[at]) + (4 if text[at] < "6" else -4)) + text[at + 1 :]
     for match in re.finditer(r"\b(identical|close)\b", text):
         other = {"identical": "close", "close": "identical"}[match.group()]
-        yield "verdict", text[: match.start()] + other + text[match.end() :]
+        if not any(a <= match.start() < b for a, b in loose):
+            yield "verdict", text[: match.start()] + other + text[match.end() :]
     for line in text.splitlines():
         shares = list(re.finditer(r"(?<!≈)\b\d+\.\d+%", compare.LOOSE.sub("", line)))
         low, high = (f(shares, key=lambda m: float(m.group()[:-1]), default=None) for f in (min, max))
