@@ -53,6 +53,7 @@ class Hooks:
         layers,   # of `torch.nn`, or made of `nn.Module`; else `TypeError`
         see,      # what it returns is dropped: it cannot change the output
     ):
+        layers = list(layers)
         for layer in layers:
             if not isinstance(layer, nn.Module):
                 raise TypeError(f"Hooks: found a {type(layer).__name__}, expected layers "
@@ -208,12 +209,12 @@ def lsuv(
                 model(xb)
             mean, std = seen["z"].mean(), seen["z"].std()
             if not 0 < std < math.inf:
+                model.train(mode)
                 raise ValueError(f"{layer}: found outputs of standard deviation "
                                  f"{std.item():g}, expected a number above 0")
-            if max(abs(mean), abs(std - 1)) < tol:
-                break
+            if max(abs(mean), abs(std - 1)) < tol: break
             layer.weight /= std
-            if layer.bias is not None:
+            if getattr(layer, "bias", None) is not None:
                 layer.bias.sub_(mean).div_(std)
     return model.train(mode)
 
@@ -347,7 +348,7 @@ class Dropout(nn.Module):
 # %% ../nbs/06_normalisation.ipynb #de9fb4e3
 def relu(z):
     "Keep what is above 0; see `torch.relu`."
-    return torch.where(z > 0, z, 0.0)
+    return torch.where(z <= 0, 0.0, z)                   # NaN stays NaN
 
 def leaky_relu(z, slope=0.01):
     "Keep what is above 0, and a little of what is below; see `F.leaky_relu`."
@@ -377,6 +378,9 @@ class Activation(nn.Module):
         function,   # such as `gelu`, ours or PyTorch's
     ):
         super().__init__()
+        if isinstance(function, type):
+            raise TypeError(f"Activation: found the class {function.__name__}, "
+                            f"expected a function, or {function.__name__}()")
         self.function = function
 
     def forward(self, x):

@@ -76,7 +76,7 @@ BUGS = [
     Bug("dropout of nothing draws random numbers", "        if not self.training or self.p == 0:\n", "        if not self.training:\n"),
     Bug("everything may be dropped", "        if not 0 <= p < 1:\n", "        if not 0 <= p <= 1:\n"),
     # activations
-    Bug("ReLU with a gradient at zero", "    return torch.where(z > 0, z, 0.0)\n", "    return z.clamp(min=0)\n"),
+    Bug("ReLU with a gradient at zero", "    return torch.where(z <= 0, 0.0, z) ", "    return z.clamp(min=0) "),
     Bug("a leak ten times as large", "def leaky_relu(z, slope=0.01):", "def leaky_relu(z, slope=0.1):"),
     Bug("the obvious sigmoid", "return torch.exp(-torch.logaddexp(torch.zeros_like(z), -z))", "return 1 / (1 + torch.exp(-z))"),
     Bug("tanh without the inner two", "return 2 * sigmoid(2 * z) - 1", "return 2 * sigmoid(z) - 1"),

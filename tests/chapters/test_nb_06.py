@@ -375,3 +375,40 @@ def test_the_chapter_shows_what_the_record_holds():
         text = '"""\n' + "\n".join(rows) + '\n"""'
         assert sum(text in source for source in sources) == 1, f"{name}: the chapter shows other numbers"
     assert f"{len(record.settings())} runs" in "".join(cell.source for cell in chapter("06").cells)
+
+
+# What a first reader found
+
+
+def test_relu_lets_nan_pass():
+    z = torch.tensor([math.nan, -1.0, 0.0, 2.0], requires_grad=True)
+    assert relu(z)[0].isnan() and torch.equal(relu(z)[1:], torch.relu(z)[1:])
+    assert torch.autograd.grad(relu(z).sum(), z)[0][1:].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_hooks_take_layers_from_a_generator():
+    model, seen = nn.Sequential(nn.Linear(2, 2), nn.ReLU()), []
+    with Hooks(model.children(), lambda i, layer, output: seen.append(i)):
+        model(torch.zeros(1, 2))
+    assert seen == [0, 1]
+
+
+def test_an_activation_is_made_of_a_function_not_of_a_class():
+    with pytest.raises(TypeError, match=r"Activation: found the class GELU, expected a function, or GELU\(\)"):
+        Activation(nn.GELU)
+    assert Activation(nn.GELU())(torch.zeros(2)).tolist() == [0.0, 0.0]
+
+
+def test_lsuv_scales_a_weight_without_a_bias():
+    embedding = nn.Embedding(7, 30)
+    lsuv(nn.Sequential(embedding), torch.arange(7))
+    assert near(embedding.weight.std(), torch.tensor(1.0), rtol=2e-3)
+
+
+def test_lsuv_leaves_the_mode_as_it_was_when_it_refuses():
+    model = nn.Sequential(nn.Linear(3, 3))
+    nn.init.zeros_(model[0].weight)
+    nn.init.zeros_(model[0].bias)
+    with pytest.raises(ValueError, match="expected a number above 0"):
+        lsuv(model.train(), torch.ones(4, 3))
+    assert model.training
