@@ -3,6 +3,7 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +90,7 @@ def test_plain_kernels_puts_everything_back_after_an_error():
 
 def test_rectangular_kernels_work_where_the_code_says_rows_and_columns():
     x, w, b = torch.randn(2, 2, 7, 8), torch.randn(3, 2, 2, 3), torch.randn(3)
-    for way in (conv_slices, conv_unfold, conv_strided, conv_by_hand):
+    for way in WAYS:
         assert near(way(x, w, b), F.conv2d(x, w, b), rtol=1e-4, atol=1e-5)
     g = torch.ones(2, 3, 6, 6)
     assert near(conv_backward(g, x, w)[0], F.conv_transpose2d(g, w), atol=1e-5)
@@ -116,10 +117,30 @@ def test_what_does_not_fit_is_refused(way):
         r"stride: found 0, expected 1 or more": (x, w, b, 0),
         r"stride: found 1.5": (x, w, b, 1.5),
         r"padding: found -1": (x, w, b, 1, -1),
+        r"found a bias of shape \[1\], expected \[3\]": (x, w, b[:1]),
     }
     for words, arguments in bad.items():
         with pytest.raises(ValueError, match=words):
             way(*arguments)
+
+
+def test_the_gradient_by_hand_refuses_what_is_no_gradient_of_the_maps():
+    x, w = torch.zeros(2, 1, 8, 8), torch.zeros(3, 1, 3, 3)
+    for g, stride in ((torch.zeros(2, 3, 6, 6), 2), (torch.zeros(2, 3, 1, 1), 1), (torch.zeros(1, 3, 6, 6), 1)):
+        with pytest.raises(ValueError, match=r"conv_backward: found g of shape .* expected \[2, 3, .* of the maps"):
+            conv_backward(g, x, w, stride)
+    with pytest.raises(ValueError, match="conv_backward: found images with 1 channels, expected 2"):
+        conv_backward(torch.zeros(2, 3, 6, 6), x, torch.zeros(3, 2, 3, 3))
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    three, two = np.int64(3), np.int64(2)
+    assert out_size(28, three, two, np.int64(1)) == 14
+    x = torch.randn(2, 1, 8, 8)
+    net = Sequential(Conv2d(1, 2, three, two, padding=np.int64(1)), MaxPool2d(two))
+    assert net(x).shape == (2, 2, 2, 2)
+    with pytest.raises(ValueError, match="kernel: found 3.0, expected 1 or more, whole"):
+        out_size(28, 3.0)
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.integers(1, 4), st.integers(0, 3))
@@ -283,8 +304,24 @@ def test_layers_refuse_what_is_no_image(do, words):
         do()
 
 
+@pytest.mark.parametrize("make", [lambda: Conv2d(1, 2, 3), lambda: MaxPool2d(2), lambda: AvgPool2d(2), Flatten])
+def test_a_pass_under_autograd_forgets_the_input_of_one_without(make):
+    layer = make()
+    with torch.no_grad():
+        layer(torch.randn(2, 1, 6, 6))
+    out = layer(torch.randn(3, 1, 6, 6))
+    with pytest.raises(RuntimeError, match="backward without a forward pass"):
+        layer.backward(torch.ones_like(out))
+
+
+def test_the_bias_of_a_layer_goes_by_name():
+    with pytest.raises(TypeError):
+        Conv2d(1, 2, 3, 1, 0, 2)                         # PyTorch's sixth is the dilation
+
+
 def test_a_layer_says_what_it_is():
-    assert repr(Conv2d(1, 8, 5, 2, 2)) == "Conv2d(channels=1, kernel_size=5, stride=2, padding=2)"
+    said = "Conv2d(in_channels=1, out_channels=8, kernel_size=5, stride=2, padding=2)"
+    assert repr(Conv2d(1, 8, 5, 2, 2)) == said
     assert repr(Sequential(MaxPool2d(2))) == "Sequential(\n  (0): MaxPool2d(kernel_size=2, stride=2)\n)"
 
 
@@ -308,6 +345,11 @@ def test_nodes_convolve_and_pool_as_pytorch_does():
     assert near(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="found maps of 5 × 4, expected multiples of 2"):
         node_max_pool(Node(torch.zeros(1, 1, 5, 4)))
+    assert torch.equal(node_max_pool(x).value, F.max_pool2d(x, 2))
+    for bad, k, words in ((x, 0, "kernel: found 0, expected 1 or more"), (x, 9, "found a kernel of 9 on 8 pixels"),
+                          (x[0], 2, r"node_max_pool: found x of shape \[2, 8, 8\], expected images")):
+        with pytest.raises(ValueError, match=words):
+            node_max_pool(Node(bad), k)
     with pytest.raises(ValueError, match="NodeConv2d: found images with 3 channels, expected 2"):
         ours(torch.zeros(1, 3, 8, 8))
 
@@ -357,3 +399,4 @@ def test_the_receptive_field_is_what_the_gradient_reaches(settings):
 def test_the_receptive_field_counts_our_layers_and_pools():
     assert receptive_field(Sequential(Conv2d(1, 1, 3), nn.ReLU(), MaxPool2d(2), Sequential(Conv2d(1, 1, 3)))) == 8
     assert receptive_field(nn.Sequential(nn.ReLU())) == 1
+    assert receptive_field(nn.Sequential(nn.Conv2d(1, 1, (1, 5)))) == 5  # in a row
