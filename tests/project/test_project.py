@@ -206,7 +206,7 @@ README = text_of(ROOT / "README.md")
 def test_the_import_example_works_when_pasted(tmp_path):
     [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     said = python("-c", example, cwd=tmp_path)
-    assert re.search(r"782 mini-batches, training loss 0\.\d+, validation accuracy 9\d", said)
+    assert re.search(r"781 mini-batches, training loss 0\.\d+, validation accuracy 9\d", said)
 
 
 @pytest.mark.all_chapters
