@@ -221,9 +221,6 @@ def epoch_means(
     return [None if None in values[s] else
             sum(v * n for v, n in zip(values[s], sizes[s])) / sum(sizes[s]) for s in spans]
 
-# %% ../nbs/00_workbench.ipynb #62ed8d14
-import itertools
-
 # %% ../nbs/00_workbench.ipynb #0343d306
 def smooth(
     values: list,       # a number per mini-batch
@@ -232,9 +229,8 @@ def smooth(
     "Average each value with its neighbours: fewer at the start, cut off at the end."
     n = len(values)
     reach = n // 50 if reach is None else reach
-    total = [0.0, *itertools.accumulate(values)]
     spans = [(i - min(i, reach), min(i + min(i, reach) + 1, n)) for i in range(n)]
-    return [(total[end] - total[start]) / (end - start) for start, end in spans]
+    return [sum(values[start:end]) / (end - start) for start, end in spans]
 
 # %% ../nbs/00_workbench.ipynb #d0de2d5f
 def _label(history):
@@ -755,6 +751,9 @@ def _marked(old, new):
         else:
             yield from (("-", line) for line in old[a:b])
             yield from (("+", line) for line in new[c:d])
+
+# %% ../nbs/00_workbench.ipynb #62ed8d14
+import itertools
 
 # %% ../nbs/00_workbench.ipynb #793c0243
 _INKS = {"Keyword": "keyword", "Operator.Word": "keyword", "Comment": "comment",

@@ -368,6 +368,12 @@ def test_smooth_stays_within_its_values(values, reach):
     assert all(min(values) - slack <= value <= max(values) + slack for value in smoothed)
 
 
+@pytest.mark.parametrize("huge", [1e36, 1e300, math.inf, math.nan])
+def test_smooth_forgets_a_huge_loss_as_soon_as_it_is_no_neighbour(huge):
+    smoothed = smooth([1.0] * 20 + [huge] + [1.0] * 20, reach=2)
+    assert smoothed[:18] == [1.0] * 18 and smoothed[23:] == [1.0] * 18
+
+
 # Pictures
 
 
