@@ -2,6 +2,7 @@
 processes took meanwhile."""
 
 import os
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -49,3 +50,24 @@ def settle(threads, cpus):
 
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
+
+
+def in_turns(each, turns):
+    "Return {name: its seconds, one for each turn}: every turn begins with another; the first turn is a rehearsal."
+    times = {name: [] for name in each}
+    for turn in range(turns + 1):
+        order = list(each.items())
+        for name, work in order[turn % len(order) :] + order[: turn % len(order)]:
+            began = time.process_time()
+            work()
+            times[name].append(time.process_time() - began)
+    return {name: found[1:] for name, found in times.items()}
+
+
+def summed_up(times, base):
+    "Return {name: {seconds, ratio}}: medians; the ratios to `base` within turns."
+    return {
+        name: {"seconds": statistics.median(found),
+               "ratio": statistics.median(a / b for a, b in zip(found, times[base]))}
+        for name, found in times.items()
+    }  # fmt: skip

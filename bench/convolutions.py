@@ -14,6 +14,7 @@ import time
 from contextlib import nullcontext
 
 from bench import clock, machine
+from bench.tables import table, times
 
 TURNS, BATCH = 9, 64
 LAYERS = {  # what it is called: channels, kernels, size, stride, padding, pixels
@@ -46,27 +47,6 @@ def ways():
     }
 
 
-def in_turns(each, turns):
-    "Return {name: its seconds, one for each turn}: every turn begins with another; the first turn is a rehearsal."
-    times = {name: [] for name in each}
-    for turn in range(turns + 1):
-        order = list(each.items())
-        for name, work in order[turn % len(order) :] + order[: turn % len(order)]:
-            began = time.process_time()
-            work()
-            times[name].append(time.process_time() - began)
-    return {name: found[1:] for name, found in times.items()}
-
-
-def summed_up(times, base):
-    "Return {name: {seconds, ratio}}: medians; the ratios to `base` within turns."
-    return {
-        name: {"seconds": statistics.median(found),
-               "ratio": statistics.median(a / b for a, b in zip(found, times[base]))}
-        for name, found in times.items()
-    }  # fmt: skip
-
-
 def layer(sizes, turns, repeats):
     "Return {way: {seconds, ratio}} of one layer."
     import torch
@@ -87,14 +67,15 @@ def layer(sizes, turns, repeats):
                 out.backward(torch.ones_like(out))
         return work
 
-    found = summed_up(in_turns({name: there_and_back(*way) for name, way in ways().items()}, turns), "conv2d")
+    each_way = {name: there_and_back(*way) for name, way in ways().items()}
+    found = clock.summed_up(clock.in_turns(each_way, turns), "conv2d")
     found = {name: {"seconds": each["seconds"] / repeats, "ratio": each["ratio"]} for name, each in found.items()}
     with torch.no_grad():
         began = time.process_time()
         conv_loops(x[:1], w, b, stride, padding)
         loops = BATCH * (time.process_time() - began)
         library = ways()["conv2d"][0]
-        forward = in_turns({"conv2d": lambda: [library(x, w, b, stride, padding) for _ in range(20)]}, turns)
+        forward = clock.in_turns({"conv2d": lambda: [library(x, w, b, stride, padding) for _ in range(20)]}, turns)
     base = statistics.median(forward["conv2d"]) / 20
     return {"loops": {"seconds": loops, "ratio": loops / base}} | found
 
@@ -118,13 +99,28 @@ def epochs(turns, steps):
         batches = [(given[i : i + 128], y[i : i + 128]) for i in range(0, 128 * steps, 128)]
         return lambda: kind(model, cross_entropy_loss, optim).fit(batches)
 
-    return summed_up(in_turns({name: train(name) for name in NETS}, turns), "MLP")
+    return clock.summed_up(clock.in_turns({name: train(name) for name in NETS}, turns), "MLP")
 
 
 def measure(turns=TURNS, repeats=5, steps=100):
     "Return {layers: {layer: {way: {seconds, ratio}}}, nets: {net: {seconds, ratio}}}."
     layers = {title: layer(sizes, turns, repeats) for title, sizes in LAYERS.items()}
     return {"layers": layers, "nets": epochs(max(1, turns // 2), steps)}
+
+
+def markdown(found):
+    "Return what results.md says of it."
+    about = ("CPU seconds of a layer of chapter 07 on 64 images, forward and backward, one thread, and how many "
+             "times as long other ways take: medians, the ratios within 9 turns. (Loops: one image, forward, "
+             "against the forward pass.)")
+    called = {"loops": "loops", "slices": "slices", "unfold": "unfold", "view": "view", "by hand": "by hand",
+              "plain": "`F.conv2d` without libraries", "16 bits": "with 16 bits"}  # fmt: skip
+    rows = [[title, f"{1000 * by_way['conv2d']['seconds']:.2f} ms", *(times(by_way[way]["ratio"]) for way in called)]
+            for title, by_way in found["layers"].items()]  # fmt: skip
+    nets = [[title, f"{each['seconds']:.2f}", times(each["ratio"])] for title, each in found["nets"].items()]
+    return ["## A convolution", about, table(["layer", "`F.conv2d`", *called.values()], rows),
+            "CPU seconds of its nets on 100 mini-batches of 128 images: medians, the ratios within 4 turns.",
+            table(["net", "seconds", "to the MLP"], nets)]  # fmt: skip
 
 
 def main():

@@ -34,15 +34,7 @@ after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 print(json.dumps([seconds, after - before, x.nbytes + y.nbytes]))
 """
 
-OPTIMISERS = """
-from bench import optimisers
-optimisers.main()
-"""
-
-CONVOLUTIONS = """
-from bench import convolutions
-convolutions.main()
-"""
+CHAPTER = "from bench import {name}; {name}.main()"
 
 NOTEBOOK = """
 import sys, time
@@ -86,14 +78,9 @@ def docs(rounds):
         return seconds, browser.epochs(Path(folder) / "live.html", rounds)
 
 
-def optimisers(python, env):
-    "Time a step of the optimisers of chapter 05 beside PyTorch's, in a process of its own."
-    return python_says(python, OPTIMISERS, env=env)
-
-
-def convolutions(python, env):
-    "Time the convolutions of chapter 07 beside `F.conv2d`, and its nets beside an MLP, in a process of its own."
-    return python_says(python, CONVOLUTIONS, env=env)
+def chapter(name, python, env):
+    "Measure what a chapter shows (`bench/name.py`), in a process of its own."
+    return python_says(python, CHAPTER.format(name=name), env=env)
 
 
 def measure(python, rounds, env, say):

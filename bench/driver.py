@@ -121,8 +121,7 @@ def gather(options, python, say):
 
 def by_chapter(python):
     "Measure what single chapters show."
-    env = environment(1)
-    return {"optimisers": costs.optimisers(python, env), "convolutions": costs.convolutions(python, env)}
+    return {name: costs.chapter(name, python, environment(1)) for name in report.CHAPTERS}
 
 
 def renew_others(options, say):

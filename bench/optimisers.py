@@ -11,6 +11,7 @@ import statistics
 import time
 
 from bench import clock, machine
+from bench.tables import table
 
 TURNS, STEPS = 15, 100
 
@@ -73,6 +74,25 @@ def measure(turns=TURNS, steps=STEPS):
             for path, each in times.items()
         }  # fmt: skip
     return found
+
+
+def markdown(found):
+    "Return what results.md says of it."
+    about = ("Microseconds of one step of an optimiser on the parameters of the MLP, one thread (to PyTorch's "
+             "default path): medians, the ratios within 15 turns of 100 steps.")
+    paths = ("ours", "default", "foreach", "fused")
+    rows = []
+    for title, by_path in found.items():
+        each = [by_path[path] if path in by_path else None for path in paths]
+        rows.append([title, *("" if t is None else cell_of(t) for t in each)])
+    head = ["optimiser", "ours", "PyTorch's default path", "its `foreach`", "its `fused`"]
+    return ["## A step of an optimiser", about, table(head, rows)]
+
+
+def cell_of(time):
+    "Write microseconds of a step, and how many times those of the default path."
+    ratio = "" if time["to_default"] is None else f" ({time['to_default']:.2f})"
+    return f"{1e6 * time['seconds']:.0f}{ratio}"
 
 
 def main():

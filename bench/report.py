@@ -4,8 +4,10 @@
 """
 
 import json
+from importlib import import_module
 from pathlib import Path
 
+from bench.tables import count, spread, table
 from exp.nb_00 import COLORS, GREY, Picture, canvas
 
 BENCH = Path(__file__).resolve().parent
@@ -13,22 +15,7 @@ CHART = BENCH / "chart.png"
 GROUP_COLORS = {"ours": COLORS[1], "idiom": COLORS[0], "peer": GREY, "limit": COLORS[2]}
 ALPHAS = {1: 1.0, 2: 0.55}
 NUMBERS = {1: "one thread", 2: "two threads"}
-
-
-def table(head, rows):
-    "Return a Markdown table; the first column is text, the others are figures."
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def spread(found, form=".2f"):
-    "Write a median with its ends."
-    return f"{found['median']:{form}} ({found['low']:{form}} to {found['high']:{form}})"
-
-
-def count(n, one, many=None):
-    "Write a number with its noun."
-    return f"{n} {one if n == 1 else many or one + 's'}"
+CHAPTERS = ("optimisers", "convolutions")  # modules that measure what single chapters show
 
 
 def timings(found, threads):
@@ -99,39 +86,6 @@ def others(found):
     return table(["what", "takes"], rows)
 
 
-def optimisers(found):
-    "Make the table of a step of each optimiser."
-    paths = ("ours", "default", "foreach", "fused")
-    rows = []
-    for title, by_path in found["optimisers"].items():
-        times = [by_path[path] if path in by_path else None for path in paths]
-        rows.append([title, *("" if t is None else cell_of(t) for t in times)])
-    return table(["optimiser", "ours", "PyTorch's default path", "its `foreach`", "its `fused`"], rows)
-
-
-def cell_of(time):
-    "Write microseconds of a step, and how many times those of the default path."
-    ratio = "" if time["to_default"] is None else f" ({time['to_default']:.2f})"
-    return f"{1e6 * time['seconds']:.0f}{ratio}"
-
-
-def times(ratio):
-    "Write how many times as long something takes."
-    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.1f}"
-
-
-def convolutions(found):
-    "Make the tables of the convolutions, by layer, and of the nets."
-    ways = {"loops": "loops", "slices": "slices", "unfold": "unfold", "view": "view", "by hand": "by hand",
-            "plain": "`F.conv2d` without libraries", "16 bits": "with 16 bits"}  # fmt: skip
-    layers, nets = found["convolutions"]["layers"], found["convolutions"]["nets"]
-    rows = [[title, f"{1000 * by_way['conv2d']['seconds']:.2f} ms", *(times(by_way[way]["ratio"]) for way in ways)]
-            for title, by_way in layers.items()]  # fmt: skip
-    first = table(["layer", "`F.conv2d`", *ways.values()], rows)
-    return first, table(["net", "seconds", "to the MLP"], [
-        [title, f"{each['seconds']:.2f}", times(each["ratio"])] for title, each in nets.items()])  # fmt: skip
-
-
 def markdown(found):
     "Word the results, as results.md."
     machine, protocol = found["machine"], found["protocol"]
@@ -157,18 +111,9 @@ def markdown(found):
         about = f"Seconds of the whole run (to the idiom), one thread, {count(protocol['scaling_rounds'], 'round')}."
         parts += ["## With the batch size", about, scaling(found, "batch_size")]
         parts += ["## With the number of epochs", about, scaling(found, "epochs")]
-    if "optimisers" in found:
-        about = ("Microseconds of one step of an optimiser on the parameters of the MLP, one thread (to PyTorch's "
-                 "default path): medians, the ratios within 15 turns of 100 steps.")
-        parts += ["## A step of an optimiser", about, optimisers(found)]
-    if "convolutions" in found:
-        layers, nets = convolutions(found)
-        about = ("CPU seconds of a layer of chapter 07 on 64 images, forward and backward, one thread, and how many "
-                 "times as long other ways take: medians, the ratios within 9 turns. (Loops: one image, forward, "
-                 "against the forward pass.)")
-        parts += ["## A convolution", about, layers]
-        about = "CPU seconds of its nets on 100 mini-batches of 128 images: medians, the ratios within 4 turns."
-        parts += [about, nets]
+    for name in CHAPTERS:
+        if name in found:
+            parts += import_module(f"bench.{name}").markdown(found[name])
     if "others" in found:
         date = found["others"].get("date")
         parts += ["## What else takes time", *([f"Measured on {date}."] if date else []), others(found)]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench import convolutions, data, driver, machine, optimisers, peers, report, results, variants
+from bench import convolutions, data, driver, machine, optimisers, peers, report, results, tables, variants
 from bench.clock import Clock
 from tools.chapters import ROOT, chapter
 
@@ -230,9 +230,9 @@ def test_chapter_07_shows_the_stored_ratios():
     cells = [cell.source for cell in chapter("07").code_cells if "bench" in cell.metadata.get("tags", [])]
     stored = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))["convolutions"]
     ways = ("loops", "slices", "unfold", "view", "by hand", "plain", "16 bits")
-    rows = [f"{title}: " + " ".join(report.times(by_way[way]["ratio"]) for way in ways)
+    rows = [f"{title}: " + " ".join(tables.times(by_way[way]["ratio"]) for way in ways)
             for title, by_way in stored["layers"].items()]  # fmt: skip
-    rows += [f"{title}: {report.times(each['ratio'])}" for title, each in stored["nets"].items()]
+    rows += [f"{title}: {tables.times(each['ratio'])}" for title, each in stored["nets"].items()]
     shown = [line for source in cells for line in source.splitlines() if ": " in line]
     assert shown == rows, "after `make bench`, write the new ratios into the cells"
 
@@ -244,9 +244,9 @@ def test_others_are_renewed_and_the_timings_stay(monkeypatch, tmp_path):
     new = made_up()["others"] | {"docs": 7.0}
     monkeypatch.setattr(driver.costs, "measure", lambda *_: new)
     steps = {"SGD": {"ours": {"seconds": 1e-5, "to_default": 0.5}}}
-    monkeypatch.setattr(driver.costs, "optimisers", lambda *_: steps)
     layers = made_up()["convolutions"] | {"nets": {}}
-    monkeypatch.setattr(driver.costs, "convolutions", lambda *_: layers)
+    chapters = made_up() | {"optimisers": steps, "convolutions": layers}
+    monkeypatch.setattr(driver.costs, "chapter", lambda name, *_: chapters[name])
     here = {"processor": "P", "date": "2026-02-02"}
     monkeypatch.setattr(driver.machine, "machine", lambda *_: here)
     before = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
