@@ -27,21 +27,36 @@ from .nb_05 import *
 import math
 from torch import nn
 
+# %% ../nbs/06_normalisation.ipynb #8c9a5b90
+def _made(name, make, *given):
+    "Return the layer `make(*given)`. Raise `TypeError` if that makes none."
+    try:
+        if not isinstance(make, nn.Module):
+            return make(*given)
+        why = "it is a layer already"
+    except TypeError as error:
+        why = str(error)
+    found = getattr(make, "__name__", make)
+    raise TypeError(f"{name}: found {found}, expected what makes a layer, such as a class, "
+                    f"or partial(Activation, gelu): {why}")
+
 # %% ../nbs/06_normalisation.ipynb #864f7f40
 def deep_mlp(
-    depth,                # linear layers, 1 or more, else `ValueError`
-    activation=nn.ReLU,   # makes what stands between two of them
+    depth,                # linear layers, 1 or more
+    activation=nn.ReLU,   # makes what stands between two of them; no layer, but its class
     norm=None,            # width → a layer that stands before each activation
     width=128,            # numbers between the layers
     n_in=784,             # numbers of an input, such as pixels
     n_out=10,             # classes
 ) -> Sequential:
-    "Build a multilayer perceptron of any depth."
-    if depth < 1:
-        raise ValueError(f"depth: found {depth}, expected 1 or more")
+    "Build a multilayer perceptron of any depth. Raise `ValueError`, `TypeError`."
+    for name, number in dict(depth=depth, width=width, n_in=n_in, n_out=n_out).items():
+        if number < 1:
+            raise ValueError(f"{name}: found {number}, expected 1 or more")
     layers, n = [], n_in
     for _ in range(depth - 1):
-        layers += [nn.Linear(n, width), *([norm(width)] if norm else []), activation()]
+        norms = [] if norm is None else [_made("norm", norm, width)]
+        layers += [nn.Linear(n, width), *norms, _made("activation", activation)]
         n = width
     return Sequential(*layers, nn.Linear(n, n_out))
 
@@ -50,10 +65,12 @@ class Hooks:
     "Call `see(i, layer, output)` after each forward pass of layer `i`, until `remove`."
     def __init__(
         self,
-        layers,   # of `torch.nn`, or made of `nn.Module`; else `TypeError`
+        layers,   # made of `nn.Module`, else `TypeError`; one at least, else `ValueError`
         see,      # what it returns is dropped: it cannot change the output
     ):
         layers = list(layers)
+        if not layers:
+            raise ValueError("Hooks: found no layers, expected one at least")
         for layer in layers:
             if not isinstance(layer, nn.Module):
                 raise TypeError(f"Hooks: found a {type(layer).__name__}, expected layers "
@@ -82,7 +99,10 @@ def layers_of(
     model,         # ours, or an `nn.Module`
     kind=object,   # a class, or a tuple of some
 ) -> list:         # each once, in the order of their registration
-    "List the layers of a kind, however deep, the model included; see `nn.Module.modules`."
+    "List the layers of a kind, however deep, the model included. Raise `TypeError`."
+    if not callable(getattr(model, "parameters", None)):
+        raise TypeError(f"layers_of: found a {type(model).__name__}, "
+                        "expected a model or a layer")
     ours = isinstance(model, Model)
     inner = model._layers().values() if ours else getattr(model, "children", list)()
     own = [model] if isinstance(model, kind) else []
@@ -100,8 +120,14 @@ class Activations(Callback):
         bins=40,        # of a histogram
         low=0.0,        # where the first bin starts; it takes what is below, too
         high=10.0,      # where the last one ends; it takes what is above, too
+        dim=None,       # of the units; None: 1, but outputs of three dimensions are refused
     ):
-        self.kind, self.bins, self.low, self.high = kind, bins, low, high
+        if bins < 1 or not low < high:
+            raise ValueError(f"Activations: found {bins} bins from {low} to {high}, "
+                             "expected 1 or more, and low < high")
+        self.kind, self.bins, self.low, self.high, self.dim = kind, bins, low, high, dim
+        for name in self.state_names:
+            setattr(self, name, [])
 
     def before_fit(self, learner):
         "Put the hooks on. Raise `ValueError` if there is no layer of this kind."
@@ -117,12 +143,23 @@ class Activations(Callback):
     def see(self, i, layer, output):
         "Record one output, unless it is of a validation."
         if layer.training:
-            h = output.movedim(1, -1).flatten(0, -2).float()         # [samples, units]
+            h = self.by_unit(output).float()             # [samples, units]
             self.means[i].append(h.mean().item())
             self.stds[i].append(h.std().item())
             self.silent[i].append((h <= 0).all(dim=0).float().mean().item())
             inside = h.clamp(self.low, self.high)
             self.hists[i].append(inside.histc(self.bins, self.low, self.high).cpu())
+
+    def by_unit(self, output):
+        "Return [samples, units]. Raise `TypeError`, `ValueError` if it is not clear how."
+        if not isinstance(output, torch.Tensor):
+            raise TypeError(f"Activations: found a {type(output).__name__} as output, "
+                            "expected a tensor: another kind of layer?")
+        if self.dim is None and output.dim() == 3:
+            raise ValueError(f"Activations: found an output of shape {list(output.shape)}: "
+                             "say dim=-1 for [n, steps, units], "
+                             "dim=1 for [n, channels, length]")
+        return output.movedim(1 if self.dim is None else self.dim, -1).flatten(0, -2)
 
     def clean_up(self, learner):
         "Take the hooks off, after an error too."
@@ -134,19 +171,18 @@ def fans(
     weight,      # [out, in] of a linear layer, [out, in, …] of a convolution
 ) -> tuple:      # (n_in, n_out), the kernel counted
     "Count the inputs and the outputs that a unit is connected to. Raise `ValueError`."
-    if weight.dim() < 2:
+    if weight.dim() < 2 or not weight.numel():
         raise ValueError(f"found a weight of shape {list(weight.shape)}, "
                          "expected [out, in, …]")
     kernel = weight[0, 0].numel()                        # 1 in a linear layer
     return weight.shape[1] * kernel, weight.shape[0] * kernel
 
-# %% ../nbs/06_normalisation.ipynb #df75d2b1
 @torch.no_grad()
 def xavier_normal_(
     weight,      # [out, in, …]
     gain=1.0,    # of the activation before it
 ):               # the weight itself
-    "Fill with N(0, gain² · 2 / (n_in + n_out)); see `torch.nn.init.xavier_normal_`."
+    "Fill with variance gain² · 2 / (n_in + n_out); see `torch.nn.init.xavier_normal_`."
     return weight.normal_(0, gain * math.sqrt(2.0 / sum(fans(weight))))
 
 @torch.no_grad()
@@ -164,7 +200,7 @@ def kaiming_normal_(
     weight,               # [out, in, …]
     gain=2 ** 0.5,        # of the activation before it: this is ReLU's
 ):                        # the weight itself
-    "Fill with N(0, gain² / n_in); see `torch.nn.init.kaiming_normal_`."
+    "Fill with variance gain² / n_in; see `torch.nn.init.kaiming_normal_`."
     return weight.normal_(0, gain / math.sqrt(fans(weight)[0]))
 
 @torch.no_grad()
@@ -177,21 +213,54 @@ def kaiming_uniform_(
     return weight.uniform_(-limit, limit)
 
 # %% ../nbs/06_normalisation.ipynb #9fb2e406
+def _weighted(model):
+    "List the layers with a `weight` [out, in, …]. A norm's is none. Raise `ValueError`."
+    found = [layer for layer in layers_of(model) if not hasattr(layer, "normalized_shape")
+             and getattr(getattr(layer, "weight", None), "ndim", 0) > 1]
+    if not found:
+        raise ValueError(f"found no weight of two or more dimensions in a "
+                         f"{type(model).__name__}, expected one at least")
+    return found
+
 @torch.no_grad()
 def initialise(
-    model,                  # ours, or an `nn.Module`
+    model,                  # ours, or an `nn.Module`; without weights: `ValueError`
     init=kaiming_normal_,   # fills a weight in place
 ):                          # the model itself
-    "Fill every weight of two or more dimensions with `init`; set the biases beside to 0."
-    for layer in layers_of(model):
-        weight, bias = (getattr(layer, name, None) for name in ("weight", "bias"))
-        if isinstance(weight, torch.Tensor) and weight.dim() > 1:
-            init(weight)
-            if isinstance(bias, torch.Tensor):
-                bias.zero_()
+    "Fill every `weight` of two or more dimensions with `init`; set the biases beside to 0."
+    for layer in _weighted(model):
+        weight, bias = layer.weight, getattr(layer, "bias", None)
+        init(weight)
+        layer.weight = weight                            # where it is computed from others
+        if isinstance(bias, torch.Tensor):
+            bias.zero_()
     return model
 
 # %% ../nbs/06_normalisation.ipynb #22ae26b7
+def _scale(layer, model, xb, tol, rounds):
+    "Scale a layer until its outputs have mean 0 and deviation 1. Raise `ValueError`."
+    bias = getattr(layer, "bias", None)
+    seen = []
+    for _ in range(rounds + 1):
+        seen.clear()
+        with Hooks([layer], lambda i, layer, output: seen.append(output)):
+            model(xb)
+        if len(seen) != 1:
+            raise ValueError(f"{layer}: found {len(seen)} calls in a forward pass, "
+                             "expected 1")
+        mean, std = seen[0].mean(), seen[0].std()
+        if not 0 < std < math.inf:
+            raise ValueError(f"{layer}: found outputs of standard deviation "
+                             f"{std.item():g}, expected a number above 0")
+        if abs(std - 1) < tol and (bias is None or abs(mean) < tol):
+            return
+        layer.weight /= std
+        if bias is not None:
+            bias.sub_(mean).div_(std)
+    raise ValueError(f"{layer}: found standard deviation {std.item():g} after {rounds} "
+                     "rounds, expected 1: more rounds, or a larger tol?")
+
+# %% ../nbs/06_normalisation.ipynb #983e3908
 @torch.no_grad()
 def lsuv(
     model,       # with layers that have a `weight` [out, in, …], in the order of their use
@@ -200,27 +269,39 @@ def lsuv(
     rounds=10,   # how often a layer is scaled, at most
 ):               # the model itself
     "Scale each layer until its outputs have mean 0, standard deviation 1. `ValueError`."
-    mode, seen = model.training, {}
-    model.eval()
-    for layer in layers_of(model, nn.Module):
-        weighted = getattr(getattr(layer, "weight", None), "ndim", 0) > 1
-        for _ in range(rounds if weighted else 0):
-            with Hooks([layer], lambda i, layer, output: seen.update(z=output)):
-                model(xb)
-            mean, std = seen["z"].mean(), seen["z"].std()
-            if not 0 < std < math.inf:
-                model.train(mode)
-                raise ValueError(f"{layer}: found outputs of standard deviation "
-                                 f"{std.item():g}, expected a number above 0")
-            if max(abs(mean), abs(std - 1)) < tol: break
-            layer.weight /= std
-            if getattr(layer, "bias", None) is not None:
-                layer.bias.sub_(mean).div_(std)
-    return model.train(mode)
+    modes = {layer: layer.training for layer in layers_of(model, nn.Module)}
+    mode = model.training
+    try:
+        model.eval()
+        for layer in _weighted(model):
+            _scale(layer, model, xb, tol, rounds)
+    finally:
+        model.train(mode)
+        for layer, mode in modes.items():
+            layer.training = mode                        # as it was, after an error too
+    return model
 
 # %% ../nbs/06_normalisation.ipynb #ebe0fea5
+def _settings(shape, eps):
+    "Return the shape as a tuple, and eps. Raise `ValueError` for what no norm can have."
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"found the shape {list(shape)}, expected numbers of 1 or more")
+    if eps is not None and not eps >= 0:
+        raise ValueError(f"eps: found {eps}, expected 0 or more")
+    return shape, eps
+
+def _in_its_type(layer, x):
+    "Return x in the type of the layer's weight. Raise `TypeError` if digits get lost."
+    own = layer.weight.dtype
+    if not x.is_floating_point() or torch.promote_types(x.dtype, own) != own:
+        raise TypeError(f"{type(layer).__name__}: found an input of {x.dtype}, beside a "
+                        f"weight of {own}: call .to(…) on one of them")
+    return x.to(own)
+
+# %% ../nbs/06_normalisation.ipynb #4b5fce4b
 def _check_features(layer, x, features):
-    "Raise `ValueError` unless x is [n, features, …], with more than one value to average."
+    "Return x, of the layer's type. `ValueError` unless it is [n, features, …]."
     kind = type(layer).__name__
     if x.dim() < 2 or x.shape[1] != features:
         raise ValueError(f"{kind}: found an input of shape {list(x.shape)}, "
@@ -229,29 +310,31 @@ def _check_features(layer, x, features):
         raise ValueError(f"{kind}: found {x.numel() // features} value of each feature, "
                          "expected 2 or more in training. Is it a last, short mini-batch? "
                          "drop_last=True leaves it out")
+    return _in_its_type(layer, x)
 
 def _last_dims(layer, x):
-    "Return the dims that a norm averages over. `ValueError` if x does not end with them."
-    n = len(layer.shape)
-    if tuple(x.shape[-n:]) != layer.shape:
-        expected = ", ".join(map(str, layer.shape))
+    "Return x, of the layer's type, and the dims to average over. Raise `ValueError`."
+    n = len(layer.normalized_shape)
+    if tuple(x.shape[-n:]) != layer.normalized_shape:
+        expected = ", ".join(map(str, layer.normalized_shape))
         raise ValueError(f"{type(layer).__name__}: found an input of shape "
                          f"{list(x.shape)}, expected […, {expected}]")
-    return tuple(range(-n, 0))
+    return _in_its_type(layer, x), tuple(range(-n, 0))
 
 # %% ../nbs/06_normalisation.ipynb #6be526b7
 class BatchNorm(nn.Module):
     "Normalise each feature over the batch; see `torch.nn.BatchNorm1d`, `BatchNorm2d`."
     def __init__(
         self,
-        features,      # of x [n, features], or channels of x [n, channels, …]
-        eps=1e-5,      # added to the variance
-        momentum=0.1,  # share of each batch in the running statistics; else `ValueError`
+        features,      # of x [n, features], or channels of x [n, channels, …]; 1 or more
+        eps=1e-5,      # added to the variance, 0 or more
+        momentum=0.1,  # share of each batch in the running statistics, 0 to 1; not None
     ):
         super().__init__()
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum: found {momentum}, expected 0 to 1")
-        self.features, self.eps, self.momentum = features, eps, momentum
+        if not isinstance(momentum, (int, float)) or not 0 <= momentum <= 1:
+            raise ValueError(f"momentum: found {momentum!r}, expected 0 to 1")
+        [self.features], self.eps = _settings(features, eps)
+        self.momentum = momentum
         self.weight = nn.Parameter(torch.ones(features))
         self.bias = nn.Parameter(torch.zeros(features))
         self.register_buffer("running_mean", torch.zeros(features))
@@ -260,7 +343,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x):                                # [n, features, …]
         "Use the statistics of the batch in training, the running ones in evaluation."
-        _check_features(self, x, self.features)
+        given, x = x.dtype, _check_features(self, x, self.features)
         mean, var = self.running_mean, self.running_var
         if self.training:
             dims = [0, *range(2, x.dim())]               # all but the features
@@ -269,7 +352,7 @@ class BatchNorm(nn.Module):
         shape = [1, -1] + [1] * (x.dim() - 2)            # as x, to multiply along dim 1
         mean, var, weight, bias = (part.view(shape) for part in
                                    (mean, var, self.weight, self.bias))
-        return (x - mean) / (var + self.eps).sqrt() * weight + bias
+        return ((x - mean) / (var + self.eps).sqrt() * weight + bias).to(given)
 
     @torch.no_grad()
     def remember(self, mean, var, n):
@@ -287,21 +370,20 @@ class LayerNorm(nn.Module):
     def __init__(
         self,
         shape,      # of the last dimensions: a number, or a tuple of some
-        eps=1e-5,   # added to the variance
+        eps=1e-5,   # added to the variance, 0 or more
     ):
         super().__init__()
-        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(self.shape))
-        self.bias = nn.Parameter(torch.zeros(self.shape))
+        self.normalized_shape, self.eps = _settings(shape, eps)
+        self.weight = nn.Parameter(torch.ones(self.normalized_shape))
+        self.bias = nn.Parameter(torch.zeros(self.normalized_shape))
 
     def forward(self, x):                                # [..., *shape]
-        dims = _last_dims(self, x)
+        given, (x, dims) = x.dtype, _last_dims(self, x)
         mean, var = x.mean(dims, keepdim=True), x.var(dims, correction=0, keepdim=True)
-        return (x - mean) / (var + self.eps).sqrt() * self.weight + self.bias
+        return ((x - mean) / (var + self.eps).sqrt() * self.weight + self.bias).to(given)
 
     def extra_repr(self):
-        return f"{self.shape}, eps={self.eps}"
+        return f"{self.normalized_shape}, eps={self.eps}"
 
 # %% ../nbs/06_normalisation.ipynb #bf0ff700
 class RMSNorm(nn.Module):
@@ -309,20 +391,20 @@ class RMSNorm(nn.Module):
     def __init__(
         self,
         shape,      # of the last dimensions: a number, or a tuple of some
-        eps=None,   # added to the mean square; None: the `eps` of the float type
+        eps=None,   # added to the mean square, 0 or more; None: the `eps` of the float type
     ):
         super().__init__()
-        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(self.shape))
+        self.normalized_shape, self.eps = _settings(shape, eps)
+        self.weight = nn.Parameter(torch.ones(self.normalized_shape))
 
     def forward(self, x):                                # [..., *shape]
-        dims = _last_dims(self, x)
+        given, (x, dims) = x.dtype, _last_dims(self, x)
         eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
-        return x * torch.rsqrt(x.square().mean(dims, keepdim=True) + eps) * self.weight
+        scale = torch.rsqrt(x.square().mean(dims, keepdim=True) + eps)
+        return (x * scale * self.weight).to(given)
 
     def extra_repr(self):
-        return f"{self.shape}, eps={self.eps}"
+        return f"{self.normalized_shape}, eps={self.eps}"
 
 # %% ../nbs/06_normalisation.ipynb #bd0e963f
 class Dropout(nn.Module):
@@ -332,8 +414,8 @@ class Dropout(nn.Module):
         p=0.5,   # the share, 0 or more and below 1; else `ValueError`
     ):
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"p: found {p}, expected 0 or more, below 1")
+        if not isinstance(p, (int, float)) or not 0 <= p < 1:
+            raise ValueError(f"p: found {p!r}, expected 0 or more, below 1")
         self.p = p
 
     def forward(self, x):
@@ -348,7 +430,7 @@ class Dropout(nn.Module):
 # %% ../nbs/06_normalisation.ipynb #de9fb4e3
 def relu(z):
     "Keep what is above 0; see `torch.relu`."
-    return torch.where(z <= 0, 0.0, z)                   # NaN stays NaN
+    return torch.where(z <= 0, 0, z)                     # NaN stays NaN
 
 def leaky_relu(z, slope=0.01):
     "Keep what is above 0, and a little of what is below; see `F.leaky_relu`."
@@ -371,17 +453,23 @@ def gelu(z):
     return z * 0.5 * (1 + torch.erf(z / math.sqrt(2)))
 
 # %% ../nbs/06_normalisation.ipynb #461cdb54
+def _function(who, function):
+    "Return a function. Raise `TypeError` for a class, or what cannot be called."
+    if isinstance(function, type):
+        raise TypeError(f"{who}: found the class {function.__name__}, "
+                        f"expected a function, or {function.__name__}()")
+    if not callable(function):
+        raise TypeError(f"{who}: found {function!r}, expected a function, such as gelu")
+    return function
+
 class Activation(nn.Module):
     "Make a layer of a function that takes and returns a tensor."
     def __init__(
         self,
-        function,   # such as `gelu`, ours or PyTorch's
+        function,   # such as `gelu`, ours or PyTorch's; no class: `TypeError`
     ):
         super().__init__()
-        if isinstance(function, type):
-            raise TypeError(f"Activation: found the class {function.__name__}, "
-                            f"expected a function, or {function.__name__}()")
-        self.function = function
+        self.function = _function("Activation", function)
 
     def forward(self, x):
         return self.function(x)
@@ -391,9 +479,15 @@ class Activation(nn.Module):
 
 # %% ../nbs/06_normalisation.ipynb #08d00163
 def gain(
-    function,    # an activation
+    function,    # an activation, number by number; no class: `TypeError`
 ) -> float:      # √2 for ReLU
-    "Return 1 / √E[f(z)²] of a standard normal z: what makes up for an activation."
+    "Return 1 / √E[f(z)²] of a standard normal z, what makes up for f. Raise `ValueError`."
     z = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
     density = (-z ** 2 / 2).exp()
-    return (density.sum() / (density * function(z) ** 2).sum()).sqrt().item()
+    found = _function("gain", function)(z.clone())
+    square = (density * found ** 2).sum() / density.sum()
+    if found.shape != z.shape or not 0 < square < math.inf:
+        raise ValueError(f"gain: found outputs of shape {list(found.shape)} and mean "
+                         f"square {square.item():g}, expected a number for each z, "
+                         "mean square above 0")
+    return square.rsqrt().item()

@@ -50,6 +50,7 @@ SEEDS = (10, 11, 12, 13, 14)
 THREE = SEEDS[:3]  # of the nets of twenty layers
 NORMS = {"none": None, "BatchNorm": BatchNorm, "LayerNorm": LayerNorm, "RMSNorm": RMSNorm}
 RATES, DEEP_RATES = (0.1, 0.4, 0.8, 1.6, 3.2, 6.4), (0.03, 0.1, 0.3)
+STARTS = (("PyTorch", 0.1), ("N(0, 1)", 0.1), ("N(0, 1)", 1.6))  # first weights behind BatchNorm, peak rates
 FUNCTIONS = {f.__name__: f for f in (sigmoid, tanh, relu, leaky_relu, gelu, silu)}
 INITS = {
     "N(0, 1)": lambda weight: weight.normal_(0, 1),
@@ -76,8 +77,7 @@ def settings():
     acts += [setting("cosine", 0.05, seed, 10, "gain", activation="silu") for seed in SEEDS]
     deep = [setting("cosine", lr, seed, 20, "Kaiming", norm=norm) for norm in list(NORMS)[:3] for lr in DEEP_RATES
             for seed in THREE]  # fmt: skip
-    start = [setting("cosine", 0.1, seed, 20, init, norm="BatchNorm") for init in ("PyTorch", "N(0, 1)")
-             for seed in THREE]  # fmt: skip
+    start = [setting("cosine", lr, seed, 20, init, norm="BatchNorm") for init, lr in STARTS for seed in THREE]
     inits = [setting("cosine", lr, seed, 20, init, optimiser=optimiser)
              for optimiser, lr in (("Adam", 0.001), ("SGD", 0.03))
              for init in reversed(["PyTorch", *INITS]) for seed in THREE]  # fmt: skip
@@ -177,9 +177,9 @@ def texts(runs):
             for name, rate, lr in kinds]  # fmt: skip
     deep = [row(f"Kaiming, {norm}, {lr:g}", [setting("cosine", lr, seed, 20, "Kaiming", norm=norm) for seed in THREE])
             for norm in shallow for lr in DEEP_RATES]  # fmt: skip
-    deep += [row(f"{init}, BatchNorm, 0.1",
-                 [setting("cosine", 0.1, seed, 20, init, norm="BatchNorm") for seed in THREE])
-             for init in ("PyTorch", "N(0, 1)")]  # fmt: skip
+    deep += [row(f"{init}, BatchNorm, {lr:g}",
+                 [setting("cosine", lr, seed, 20, init, norm="BatchNorm") for seed in THREE])
+             for init, lr in STARTS]  # fmt: skip
     inits = [row(f"{optimiser}, {init}", [setting("cosine", lr, seed, 20, init, optimiser=optimiser) for seed in THREE])
              for optimiser, lr in (("SGD", 0.03), ("Adam", 0.001)) for init in names]  # fmt: skip
     lottery = [row(f"{rate}, {lr:g}", [setting(rate, lr, 10, 20, "Kaiming", moved=k) for k in range(5)])
