@@ -119,9 +119,18 @@ def gather(options, python, say):
     return found | chapters | {"others": costs.measure(python, options.rounds, environment(1), say)}
 
 
-def by_chapter(python):
+def by_chapter(python, names=report.CHAPTERS):
     "Measure what single chapters show."
-    return {name: costs.chapter(name, python, environment(1)) for name in report.CHAPTERS}
+    return {name: costs.chapter(name, python, environment(1)) for name in names}
+
+
+def renew_chapters(names):
+    "Measure anew what these chapters show; store it, with the machine, beside the rest; return 0."
+    stored = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))
+    here = machine.machine(sys.executable, machine.own_cpus())
+    apart = stored.get("apart", {}) | {name: {key: here[key] for key in ("processor", "date")} for name in names}
+    report.write(stored | by_chapter(sys.executable, names) | {"apart": apart}, BENCH, report.CHART)
+    return 0
 
 
 def renew_others(options, say):
@@ -130,7 +139,7 @@ def renew_others(options, say):
     here = machine.machine(sys.executable, machine.own_cpus())
     if here["processor"] != stored["machine"]["processor"]:
         raise RuntimeError(f"found {here['processor']}, expected {stored['machine']['processor']}, as for the timings")
-    chapters = by_chapter(sys.executable)
+    chapters = by_chapter(sys.executable) | {"apart": {}}
     measured = costs.measure(sys.executable, options.rounds, environment(1), say) | {"date": here["date"]}
     report.write(stored | chapters | {"others": measured}, BENCH, report.CHART)
     return 0
@@ -145,6 +154,7 @@ def main(arguments=None):
     parser.add_argument("--patience", type=float, default=300, help="seconds for repeating what was disturbed")
     parser.add_argument("--others", action="store_true", help="only what else takes time (5 minutes); keep the rest")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, help="time these variants only")
+    parser.add_argument("--chapter", nargs="+", choices=report.CHAPTERS, help="only what these show; keep the rest")
     parser.add_argument("--out", type=Path, help="write the reports into this folder, not into the repository")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -157,6 +167,8 @@ def main(arguments=None):
     try:
         if options.others:
             return renew_others(options, say)
+        if options.chapter:
+            return renew_chapters(options.chapter)
         python = sys.executable if options.quick else peers.python()
         found = gather(options, python, say)
     except (RuntimeError, subprocess.CalledProcessError) as error:

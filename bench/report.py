@@ -15,7 +15,7 @@ CHART = BENCH / "chart.png"
 GROUP_COLORS = {"ours": COLORS[1], "idiom": COLORS[0], "peer": GREY, "limit": COLORS[2]}
 ALPHAS = {1: 1.0, 2: 0.55}
 NUMBERS = {1: "one thread", 2: "two threads"}
-CHAPTERS = ("optimisers", "convolutions")  # modules that measure what single chapters show
+CHAPTERS = ("optimisers", "normalisation", "convolutions")  # modules that measure what single chapters show
 
 
 def timings(found, threads):
@@ -114,6 +114,8 @@ def markdown(found):
     for name in CHAPTERS:
         if name in found:
             parts += import_module(f"bench.{name}").markdown(found[name])
+            if apart := found.get("apart", {}).get(name):
+                parts.append(f"Measured apart from the rest, on {apart['date']}: {apart['processor']}.")
     if "others" in found:
         date = found["others"].get("date")
         parts += ["## What else takes time", *([f"Measured on {date}."] if date else []), others(found)]

@@ -10,7 +10,19 @@ from dataclasses import replace
 
 import pytest
 
-from bench import convolutions, data, driver, machine, optimisers, peers, report, results, tables, variants
+from bench import (
+    convolutions,
+    data,
+    driver,
+    machine,
+    normalisation,
+    optimisers,
+    peers,
+    report,
+    results,
+    tables,
+    variants,
+)
 from bench.clock import Clock
 from tools.chapters import ROOT, chapter
 
@@ -52,6 +64,10 @@ def made_up(foreign=0.0):
         "convolutions": {
             "layers": {"1 → 8": {way: {"seconds": 1e-3, "ratio": 2.5} for way in ("loops", "conv2d", *WAYS)}},
             "nets": {"MLP": {"seconds": 0.2, "ratio": 1.0}, "fast": {"seconds": 3.0, "ratio": 15.0}}},
+        "normalisation": {title: {"none": {"base": {"seconds": 1e-3, "ratio": 1.0}},
+                                  name: {"ours": {"seconds": 2e-3, "ratio": 2.0},
+                                         "PyTorch": {"seconds": 1.5e-3, "ratio": 1.5}}}
+                          for title, name in (("norms", "BatchNorm"), ("activations", "gelu"))},
     }
 
 
@@ -220,6 +236,23 @@ def test_convolutions_are_timed_in_turns():
     assert found["nets"]["MLP"]["ratio"] == 1 and all(each["seconds"] > 0 for each in found["nets"].values())
 
 
+def test_norms_and_activations_are_timed_in_turns():
+    found = normalisation.measure(turns=2, steps=1)
+    assert set(found) == set(normalisation.PAIRS)
+    for title, by_name in found.items():
+        assert set(by_name) == {"none", *normalisation.PAIRS[title]} and by_name["none"]["base"]["ratio"] == 1
+        for name, each in by_name.items():
+            assert set(each) == ({"base"} if name == "none" else {"ours", "PyTorch"})
+            assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in each.values())
+
+
+def test_norms_and_activations_have_their_tables():
+    apart = {"normalisation": {"processor": "Q", "date": "2026-03-03"}}
+    text = report.markdown(made_up() | {"apart": apart})
+    assert "Measured apart from the rest, on 2026-03-03: Q." in text and "(1000 µs a mini-batch)" in text
+    assert "| BatchNorm | 2.00 | 1.50 |" in text and "| gelu | 2.00 | 1.50 |" in text
+
+
 def test_convolutions_have_their_tables():
     text = report.markdown(made_up())
     assert "| 1 → 8 | 1.00 ms | 2.5 | 2.5 |" in text and "| fast | 3.00 | 15.0 |" in text
@@ -245,7 +278,8 @@ def test_others_are_renewed_and_the_timings_stay(monkeypatch, tmp_path):
     monkeypatch.setattr(driver.costs, "measure", lambda *_: new)
     steps = {"SGD": {"ours": {"seconds": 1e-5, "to_default": 0.5}}}
     layers = made_up()["convolutions"] | {"nets": {}}
-    chapters = made_up() | {"optimisers": steps, "convolutions": layers}
+    norms = {title: {"none": by_name["none"]} for title, by_name in made_up()["normalisation"].items()}
+    chapters = made_up() | {"optimisers": steps, "convolutions": layers, "normalisation": norms}
     monkeypatch.setattr(driver.costs, "chapter", lambda name, *_: chapters[name])
     here = {"processor": "P", "date": "2026-02-02"}
     monkeypatch.setattr(driver.machine, "machine", lambda *_: here)
@@ -254,10 +288,26 @@ def test_others_are_renewed_and_the_timings_stay(monkeypatch, tmp_path):
     after = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert after.pop("others") == new | {"date": "2026-02-02"} and after.pop("optimisers") == steps
     assert before.pop("others") and before.pop("optimisers") and after.pop("convolutions") == layers
-    assert before.pop("convolutions") != layers and after == before
+    assert before.pop("convolutions") != layers and after.pop("normalisation") == norms
+    assert before.pop("normalisation") != norms and after.pop("apart") == {} and after == before
     assert "Measured on 2026-02-02." in (tmp_path / "results.md").read_text(encoding="utf-8")
     here["processor"] = "another"
     assert driver.main(["--others"]) == 2
+
+
+def test_what_a_chapter_shows_is_renewed_alone_and_says_so(monkeypatch, tmp_path):
+    report.write(made_up(), tmp_path, tmp_path / "chart.png")
+    monkeypatch.setattr(driver, "BENCH", tmp_path)
+    monkeypatch.setattr(report, "CHART", tmp_path / "chart.png")
+    layers = made_up()["convolutions"] | {"nets": {}}
+    monkeypatch.setattr(driver.costs, "chapter", lambda name, *_: {"convolutions": layers}[name])
+    monkeypatch.setattr(driver.machine, "machine", lambda *_: {"processor": "Q", "date": "2026-03-03", "cores": 2})
+    before = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert driver.main(["--chapter", "convolutions"]) == 0
+    after = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    apart = {"convolutions": {"processor": "Q", "date": "2026-03-03"}}
+    assert after == before | {"convolutions": layers, "apart": apart}
+    assert "on 2026-03-03: Q." in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
 # The variants
