@@ -53,16 +53,25 @@ def out_size(
     padding: int = 0,  # zeros at each side, 0 or more
 ) -> int:              # rows or columns of the map
     "Count the places where a kernel fits. Raise `ValueError` if there is none."
-    if not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"kernel: found {k}, expected 1 or more, whole")
-    if not isinstance(stride, Integral) or stride < 1:
-        raise ValueError(f"stride: found {stride}, expected 1 or more, whole")
-    if not isinstance(padding, Integral) or padding < 0:
-        raise ValueError(f"padding: found {padding}, expected 0 or more, whole")
+    for name, found, least in (("kernel", k, 1), ("stride", stride, 1),
+                               ("padding", padding, 0), ("pixels", n, 1)):
+        whole = isinstance(found, Integral) and not isinstance(found, bool)
+        if not whole or found < least:
+            raise ValueError(f"{name}: found {found!r}, expected {least} or more, whole")
     if n + 2 * padding < k:
         raise ValueError(f"found a kernel of {k} on {n} pixels and a padding of {padding}, "
                          f"expected {n + 2 * padding} at most: pad more, pool less")
     return (n + 2 * padding - k) // stride + 1
+
+# %% ../nbs/07_convolutions.ipynb #e56fdb41
+def _check_types(who, *tensors):
+    "Raise `ValueError` unless all hold floats of one type; `autocast` chooses by itself."
+    kinds = {each.dtype: each for each in tensors}
+    plain = not torch.is_autocast_enabled(tensors[0].device.type)
+    floats = all(kind.is_floating_point or kind.is_complex for kind in kinds)
+    if not floats or len(kinds) > 1 and plain:
+        raise ValueError(f"{who}: found {' and '.join(sorted(map(str, kinds)))}, expected "
+                         "floats of one type: x.to(w.dtype)")
 
 # %% ../nbs/07_convolutions.ipynb #687bbf98
 def _check_images(who, x, channels=None):
@@ -83,6 +92,7 @@ def _places(who, x, w, stride, padding, b=None):
     if b is not None and b.shape != (len(w),):
         raise ValueError(f"{who}: found a bias of shape {list(b.shape)}, expected "
                          f"[{len(w)}]: one number for each kernel")
+    _check_types(who, *(each for each in (x, w, b) if each is not None))
     return [out_size(n, k, stride, padding) for n, k in zip(x.shape[2:], w.shape[2:])]
 
 # %% ../nbs/07_convolutions.ipynb #9cae0e8e
@@ -192,8 +202,8 @@ class _ByHand(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w, b, stride, padding):
         pixels = F.unfold(x, w.shape[2:], padding=padding, stride=stride)
-        ctx.save_for_backward(pixels, w)
-        ctx.settings = x.shape[2:], stride, padding
+        ctx.save_for_backward(x, w, pixels)
+        ctx.settings = dict(padding=padding, stride=stride)
         out = b[:, None].repeat(len(x), 1, pixels.shape[2])    # [n, kernels, places]
         for image, columns in zip(out, pixels):
             image.addmm_(w.flatten(1), columns)
@@ -201,13 +211,15 @@ class _ByHand(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):                                # [n, kernels, places]
-        (pixels, w), (size, stride, padding) = ctx.saved_tensors, ctx.settings
+        x, w, pixels = ctx.saved_tensors
+        if torch.is_grad_enabled():                      # this gradient will have one
+            pixels = F.unfold(x, w.shape[2:], **ctx.settings)
         gx, gw, rows = None, torch.zeros_like(w).flatten(1), w.flatten(1)
         for each, columns in zip(g, pixels):
             gw.addmm_(each, columns.T)
         if ctx.needs_input_grad[0]:                      # first images need none
             back = torch.stack([rows.T @ each for each in g])
-            gx = F.fold(back, size, w.shape[2:], padding=padding, stride=stride)
+            gx = F.fold(back, x.shape[2:], w.shape[2:], **ctx.settings)
         return gx, gw.reshape(w.shape), g.sum((0, 2)), None, None
 
 # %% ../nbs/07_convolutions.ipynb #6533b5f7
@@ -260,6 +272,7 @@ class NodeConv2d(Model):
         stride=1,    # from place to place
         padding=0,   # zeros at each side
     ):
+        out_size(size, size, stride, padding)            # raises what cannot be
         like = nn.Conv2d(n_in, n_out, size)
         self.weight, self.bias = (p.detach() for p in like.parameters())
         self.settings = stride, padding
@@ -325,15 +338,36 @@ class ImageLayer(Layer):
 
     def __call__(self, x):
         _check_images(type(self).__name__, x, self.in_channels)
+        self.inputs = None                               # of an earlier pass
         if torch.is_grad_enabled():
-            self.inputs = None                           # of an earlier pass without
             return self.forward(x)
-        return super().__call__(x)
+        out = super().__call__(x)
+        self.kept = out.shape, self._version(x)
+        return out
+
+    def _version(self, x):                               # how often it was changed in place
+        return None if x.is_inference() else x._version  # nobody counts in inference mode
+
+    def backward(
+        self,
+        g,   # gradient of the output
+    ):       # gradient of the input
+        "Take the gradient back. `RuntimeError`, `ValueError` if it fits no forward pass."
+        if self.inputs is not None:                      # else `Layer` says so
+            (shape, version), who = self.kept, type(self).__name__
+            if g.shape != shape:
+                raise ValueError(f"{who}: found a gradient of shape {list(g.shape)}, "
+                                 f"expected {list(shape)}: that of the output")
+            if self._version(self.inputs[0]) != version:
+                raise RuntimeError(f"{who}: found an input that was changed in place after "
+                                   "the forward pass, expected the same: change a copy")
+        return super().backward(g)
 
     def __repr__(self):
-        settings = ", ".join(f"{name}={value}" for name, value in vars(self).items()
-                             if isinstance(value, Integral))
-        return f"{type(self).__name__}({settings})"
+        settings = [f"{name}={value}" for name, value in vars(self).items()
+                    if isinstance(value, Integral) and name != "training"]
+        settings += ["bias=False"] * (vars(self).get("bias", 0) is None)
+        return f"{type(self).__name__}({', '.join(settings)})"
 
 # %% ../nbs/07_convolutions.ipynb #53abc58d
 class Conv2d(ImageLayer):
@@ -360,9 +394,9 @@ class Conv2d(ImageLayer):
 
     def gradients(self, g, x):
         gx, gw, gb = conv_backward(g, x, self.weight, self.stride, self.padding)
-        self.weight.grad = gw
-        if self.bias is not None:
-            self.bias.grad = gb
+        for p, its in ((self.weight, gw), (self.bias, gb)):
+            if p is not None and p.requires_grad:        # a frozen one stays
+                p.grad = its
         return gx
 
 # %% ../nbs/07_convolutions.ipynb #1f0995b5
@@ -423,7 +457,8 @@ class Flatten(ImageLayer):
 # %% ../nbs/07_convolutions.ipynb #d3a3db3f
 def _steps(model):
     "List the layers of a stack, however nested: ours or PyTorch's."
-    if isinstance(model, (ModuleList, nn.Sequential)):
+    how = getattr(type(model), "forward", None)          # a class may have its own: a block
+    if how in (Sequential.forward, nn.Sequential.forward):
         return [step for layer in model for step in _steps(layer)]
     return [model]
 
@@ -441,30 +476,36 @@ def _layer_by_layer(model, xb):
 
 # %% ../nbs/07_convolutions.ipynb #4ed98332
 def trace(
-    model,               # layers in a stack, however nested; nothing of it changes
-    xb: torch.Tensor,    # a mini-batch
+    model,               # layers in a stack, however nested; it does not change
+    xb: torch.Tensor,    # a mini-batch; likewise
 ) -> Table:              # a row for each layer
     "Tabulate what each layer makes of a mini-batch. `ValueError` names one that fails."
     rows = []
     with torch.no_grad(), undisturbed(model):            # dropout draws random numbers
-        for layer, given, made in _layer_by_layer(copy.deepcopy(model), xb):
+        for layer, given, made in _layer_by_layer(copy.deepcopy(model), xb.clone()):
             shapes = (list(each.shape[1:]) for each in (given, made))
             count = sum(p.numel() for p in layer.parameters())
-            spread = made.std().item() if made.numel() > 1 else 0.0
+            found = made.float()                         # 16 bits are too few for a mean
+            spread = found.std().item() if found.numel() > 1 else 0.0
             rows.append([type(layer).__name__, " → ".join(map(str, shapes)), f"{count:,}",
-                         f"{made.mean().item():.2f}", f"{spread:.2f}"])
+                         f"{found.mean().item():.2f}", f"{spread:.2f}"])
     return Table(["layer", "shape of a sample", "parameters", "mean", "deviation"], rows)
 
 # %% ../nbs/07_convolutions.ipynb #cc0c2ae1
 def receptive_field(
-    model,     # convolutions and pools in a stack; other layers do not count
+    model,     # convolutions, pools in a stack, borders aside; other layers do not count
 ) -> int:      # pixels in a row of the image
-    "Count the pixels in a row that reach one number of the last map, borders aside."
+    "Count the pixels in a row that reach one number of the last map. Raise `ValueError`."
     def one(value):                              # PyTorch's may have two: [rows, columns]
-        return value[-1] if isinstance(value, tuple) else value
+        return value[-1] if isinstance(value, (tuple, list)) else value
     span, jump = 1, 1
     for layer in _steps(model):
-        if hasattr(layer, "kernel_size"):
+        inside = [part for part in layers_of(layer) if hasattr(part, "kernel_size")]
+        grows = hasattr(layer, "output_size") or hasattr(layer, "scale_factor")
+        if grows or getattr(layer, "transposed", False) or inside not in ([], [layer]):
+            raise ValueError(f"receptive_field: found {type(layer).__name__}, expected a "
+                             "stack in which convolutions and pools are layers themselves")
+        if inside:
             reach = one(getattr(layer, "dilation", 1)) * (one(layer.kernel_size) - 1)
             span, jump = span + reach * jump, jump * one(layer.stride)
     return span

@@ -115,6 +115,11 @@ RUNS = {  # what the chapter calls it: a setting without its seed
     "MLP, 4 epochs, 0.005": setting("MLP", 4, lr=0.005),
     "CNN, 1 epoch, 0.005": setting("CNN", lr=0.005),
     "three, pooled, 0.005": setting("three, pooled", 2, shifts=True, lr=0.005),
+    "MLP, 3 epochs, 0.005": setting("MLP", 3, lr=0.005),
+    "MLP, 12 epochs, 0.005": setting("MLP", 12, lr=0.005),
+    "MLP, 12 epochs, 0.0025": setting("MLP", 12, lr=0.0025),
+    "CNN, 3 epochs, 0.01": setting("CNN", 3, lr=0.01),
+    "CNN, 3 epochs, 0.005": setting("CNN", 3, lr=0.005),
 }
 
 

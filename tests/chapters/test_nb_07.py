@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 
 import numpy as np
 import pytest
@@ -71,6 +72,36 @@ def test_by_hand_is_pytorchs_own_code_to_the_bit(dtype, data):
     assert torch.equal(ours, theirs) and all(torch.equal(a, b) for a, b in zip(mine, its))
 
 
+@given(problems())
+def test_the_gradient_of_the_gradient_is_right_too(problem):
+    *tensors, stride, padding = problem
+    found = []
+    for way in (conv_by_hand, F.conv2d):
+        leaves = [each.clone().requires_grad_() for each in tensors]
+        energy = way(*leaves, stride, padding).square().sum()
+        first = torch.autograd.grad(energy, leaves, create_graph=True)
+        found.append(torch.autograd.grad(sum(each.square().sum() for each in first), leaves))
+    assert all(near(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(*found))
+
+
+def test_autograd_adds_the_gradient_of_a_loop_from_the_last_image_to_the_first():
+    x, b, g = torch.randn(8, 18, 49), torch.randn(4, 1), torch.randn(8, 4, 49)
+    w = torch.randn(4, 18, requires_grad=True)
+    maps = torch.stack([torch.addmm(b, w, columns) for columns in x])
+    total = g[-1] @ x[-1].T
+    for i in reversed(range(7)):
+        total = total + g[i] @ x[i].T
+    assert torch.equal(torch.autograd.grad(maps, w, g)[0], total)
+
+
+def test_einsum_over_a_view_of_windows_copies_them():
+    x, w = torch.randn(4, 1, 28, 28), torch.randn(8, 1, 3, 3)
+    with torch.autograd.profiler.profile(record_shapes=True) as seen:
+        conv_strided(x, w, torch.zeros(8))
+    copied = [math.prod(event.input_shapes[0]) for event in seen.function_events if event.name == "aten::clone"]
+    assert max(copied) == 4 * 9 * 26 * 26
+
+
 @pytest.mark.parametrize("n", [2, 40])
 def test_nnpack_is_off_too(n):
     "From 16 images on PyTorch would ask it; its sums differ."
@@ -124,6 +155,27 @@ def test_what_does_not_fit_is_refused(way):
             way(*arguments)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_numbers_of_two_types_and_whole_numbers_are_refused(way):
+    x, w, b = torch.randn(2, 2, 6, 6), torch.randn(3, 2, 3, 3), torch.randn(3)
+    for bad in ((x.double(), w, b), (x, w.double(), b), (x, w, b.double()), (x.byte(), w, b)):
+        with pytest.raises(ValueError, match=f"{way.__name__}: found torch.* and torch.*, expected floats of one type"):
+            way(*bad)
+    for kind in (torch.uint8, torch.int64, torch.bool):  # bytes would overflow
+        with pytest.raises(ValueError, match=f"found {kind}, expected floats"):
+            way(x.to(kind), w.to(kind), b.to(kind))
+    for kind in (torch.bfloat16, torch.complex64):
+        tensors = [each.to(kind) for each in (x, w, b)]
+        assert torch.allclose(way(*tensors), F.conv2d(*tensors), rtol=0.1, atol=0.1)
+
+
+def test_autocast_chooses_types_by_itself():
+    net, x = nets()["ours"], digits(4)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert net(x).dtype == torch.bfloat16
+    assert net(x).dtype == torch.float32
+
+
 def test_the_gradient_by_hand_refuses_what_is_no_gradient_of_the_maps():
     x, w = torch.zeros(2, 1, 8, 8), torch.zeros(3, 1, 3, 3)
     for g, stride in ((torch.zeros(2, 3, 6, 6), 2), (torch.zeros(2, 3, 1, 1), 1), (torch.zeros(1, 3, 6, 6), 1)):
@@ -139,8 +191,11 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
     x = torch.randn(2, 1, 8, 8)
     net = Sequential(Conv2d(1, 2, three, two, padding=np.int64(1)), MaxPool2d(two))
     assert net(x).shape == (2, 2, 2, 2)
-    with pytest.raises(ValueError, match="kernel: found 3.0, expected 1 or more, whole"):
-        out_size(28, 3.0)
+    for bad, words in (((28, 3.0), "kernel: found 3.0"), ((28.5, 3), "pixels: found 28.5"),
+                       ((0, 1, 1, 2), "pixels: found 0"), ((28, 3, True), "stride: found True"),
+                       ((28, 3, 1, "same"), "padding: found 'same'")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            out_size(*bad)
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.integers(1, 4), st.integers(0, 3))
@@ -314,6 +369,41 @@ def test_a_pass_under_autograd_forgets_the_input_of_one_without(make):
         layer.backward(torch.ones_like(out))
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_gradient_that_is_not_the_outputs_is_refused(name):
+    layer, x = PAIRS[name](exp.nb_07), torch.randn(2, 2, 7, 8)
+    with torch.no_grad():
+        out = layer(x)
+    for shape in ((1,) * out.dim(), out.shape[::-1], (out.numel(),), (*out.shape[:-1], 1)):
+        with pytest.raises(ValueError, match="found a gradient of shape .*, expected .*: that of the output"):
+            layer.backward(torch.ones(shape))
+    with torch.no_grad():
+        assert layer.backward(torch.ones_like(out)).shape == x.shape  # the input is still there
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_an_input_that_was_changed_in_place_is_refused(name):
+    layer, x = PAIRS[name](exp.nb_07), torch.randn(2, 2, 7, 8)
+    with torch.no_grad():
+        out = layer(x)
+        x.mul_(2)
+        with pytest.raises(RuntimeError, match="found an input that was changed in place after the forward pass"):
+            layer.backward(torch.ones_like(out))
+        layer(x)
+        layer.backward(torch.ones_like(out))
+    with torch.inference_mode():
+        layer(x + 1)
+        layer.backward(torch.ones_like(out))
+
+
+def test_what_is_frozen_gets_no_gradient_by_hand():
+    layer, x = Conv2d(1, 2, 3), torch.randn(2, 1, 6, 6)
+    layer.weight.requires_grad_(False)
+    with torch.no_grad():
+        layer.backward(torch.ones_like(layer(x)))
+    assert layer.weight.grad is None and layer.bias.grad is not None
+
+
 def test_the_bias_of_a_layer_goes_by_name():
     with pytest.raises(TypeError):
         Conv2d(1, 2, 3, 1, 0, 2)                         # PyTorch's sixth is the dilation
@@ -322,6 +412,8 @@ def test_the_bias_of_a_layer_goes_by_name():
 def test_a_layer_says_what_it_is():
     said = "Conv2d(in_channels=1, out_channels=8, kernel_size=5, stride=2, padding=2)"
     assert repr(Conv2d(1, 8, 5, 2, 2)) == said
+    assert repr(Conv2d(1, 8, 5, 2, 2).eval()) == said and repr(Flatten().train()) == "Flatten()"
+    assert repr(Conv2d(1, 8, 5, 2, 2, bias=False)) == said.replace(")", ", bias=False)")
     assert repr(Sequential(MaxPool2d(2))) == "Sequential(\n  (0): MaxPool2d(kernel_size=2, stride=2)\n)"
 
 
@@ -352,6 +444,9 @@ def test_nodes_convolve_and_pool_as_pytorch_does():
             node_max_pool(Node(bad), k)
     with pytest.raises(ValueError, match="NodeConv2d: found images with 3 channels, expected 2"):
         ours(torch.zeros(1, 3, 8, 8))
+    for bad, words in (((2, 3, 3, 0), "stride: found 0"), ((2, 3, (3, 2)), r"kernel: found \(3, 2\)")):
+        with pytest.raises(ValueError, match=words):
+            NodeConv2d(*bad)
 
 
 # Shapes and fields
@@ -378,6 +473,58 @@ def test_trace_changes_nothing():
     assert torch.equal(chance, torch.get_rng_state()) and net.training
 
 
+class Block(nn.Sequential):
+    "Add what comes in."
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class OwnBlock(Sequential):
+    "Add what comes in."
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+@pytest.mark.parametrize("block", [Block(nn.Conv2d(1, 1, 3, padding=1)), OwnBlock(Conv2d(1, 1, 3, padding=1))])
+def test_trace_takes_no_block_apart_that_has_a_forward_of_its_own(block):
+    x = digits(4)[0]
+    stack = Sequential(block, nn.Flatten())
+    rows, made = trace(stack, x).rows, stack(x)
+    assert [row[0] for row in rows[1:]] == [type(block).__name__, "Flatten"]
+    assert rows[-1][3:] == [f"{made.mean():.2f}", f"{made.std():.2f}"] and rows[1][2] == "10"
+
+
+def test_trace_leaves_the_mini_batch_and_reads_any_type():
+    x = torch.randn(3, 1, 6, 6)
+    kept = x.clone()
+    trace(nn.Sequential(nn.ReLU(inplace=True)), x)
+    assert torch.equal(x, kept)
+    assert trace(Sequential(Flatten()), torch.ones(2, 1, 3, 3, dtype=torch.long)).rows[1][3] == "1.00"
+    net = nn.Sequential(nn.Flatten()).bfloat16()
+    assert trace(net, torch.full((2, 1, 40, 40), 12.34).bfloat16()).rows[1][3:] == ["12.31", "0.00"]  # as it is stored
+
+
+def test_trace_leaves_no_hook_and_passes_on_errors_of_others():
+    class Odd(nn.Module):
+        def forward(self, x):
+            raise KeyError("odd")
+
+    net = nn.Sequential(nn.Dropout(), Odd())
+    with pytest.raises(KeyError):
+        trace(net, torch.zeros(1, 1, 2, 2))
+    assert net.training and torch.is_grad_enabled() and not any(layer._forward_hooks for layer in net.modules())
+
+
+@pytest.mark.parametrize("odd", [
+    Block(nn.Conv2d(1, 1, 3)), OwnBlock(Conv2d(1, 1, 3)), nn.ModuleList([nn.Conv2d(1, 1, 3)]),
+    nn.ConvTranspose2d(1, 1, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Upsample(scale_factor=2), nn.Fold((4, 4), 2),
+], ids=lambda layer: type(layer).__name__)  # fmt: skip
+def test_the_receptive_field_of_what_has_another_rule_is_refused(odd):
+    with pytest.raises(ValueError, match=f"receptive_field: found {type(odd).__name__}, expected a stack"):
+        receptive_field(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Sequential(odd)) if isinstance(odd, nn.Module)
+                        else Sequential(Conv2d(1, 1, 3), odd))
+
+
 def test_trace_names_the_layer_that_fails():
     with pytest.raises(ValueError, match=r"layer 1, Linear: found an input of shape \[2, 784\], expected another"):
         trace(Sequential(nn.Flatten(), nn.Linear(700, 10)), torch.zeros(2, 1, 28, 28))
@@ -400,3 +547,5 @@ def test_the_receptive_field_counts_our_layers_and_pools():
     assert receptive_field(Sequential(Conv2d(1, 1, 3), nn.ReLU(), MaxPool2d(2), Sequential(Conv2d(1, 1, 3)))) == 8
     assert receptive_field(nn.Sequential(nn.ReLU())) == 1
     assert receptive_field(nn.Sequential(nn.Conv2d(1, 1, (1, 5)))) == 5  # in a row
+    assert receptive_field(nn.MaxPool2d([2, 3])) == 3
+    assert receptive_field(Sequential(Conv2d(1, 1, 3), Flatten(), nn.Linear(2, 2))) == 3
