@@ -391,6 +391,9 @@ def test_an_input_that_was_changed_in_place_is_refused(name):
             layer.backward(torch.ones_like(out))
         layer(x)
         layer.backward(torch.ones_like(out))
+        layer(x)
+        copied = copy.deepcopy(layer)                    # its input starts to count anew
+        assert torch.equal(copied.backward(torch.ones_like(out)), layer.backward(torch.ones_like(out)))
     with torch.inference_mode():
         layer(x + 1)
         layer.backward(torch.ones_like(out))
