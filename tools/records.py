@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import sys
-import time
 
 import torch
 
@@ -64,11 +63,16 @@ def rounded(number, digits=6):
     return float(f"{number:.{digits}g}")
 
 
+def cpu_seconds():
+    "Return the CPU seconds of this process and of those that it has started and seen end."
+    return sum(os.times()[:4])
+
+
 def one(record, setting):
     "Make one run; return its line."
-    began = time.process_time()
+    began = cpu_seconds()
     found = dict(record.run(setting))
-    seconds = time.process_time() - began
+    seconds = cpu_seconds() - began
     first = [rounded(loss) for loss in found.pop("losses")[:FIRST]]
     epochs = [[rounded(number) for number in epoch] for epoch in found.pop("epochs")]
     return {"setting": setting, "seconds": round(seconds, 1), "first": first, "epochs": epochs, **found}
@@ -86,7 +90,7 @@ def make(name, anew=False, say=print):
     for number, setting in enumerate(missing, 1):
         kept["runs"].append(one(record, setting))
         write(name, kept)
-        say(f"{name}, {number} of {len(missing)}: {setting} {kept['runs'][-1]['epochs'][-1]}", flush=True)
+        say(f"{name}, {number} of {len(missing)}: {setting} {kept['runs'][-1]['epochs'][-1:]}", flush=True)
     order = record.settings()
     kept["runs"].sort(key=lambda run: order.index(run["setting"]))
     write(name, kept)
