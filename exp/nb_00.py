@@ -137,7 +137,7 @@ def _style(ax):
     "Set our colours: grey for frames and words, the series' palette for lines."
     ax.set_facecolor("none")
     ax.set_prop_cycle(color=COLORS)
-    ax.tick_params(colors=GREY, labelsize=_LEAST)
+    ax.tick_params(which="both", colors=GREY, labelsize=_LEAST)   # of log scales, too
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GREY)
     for text in (ax.xaxis.label, ax.yaxis.label, ax.title):

@@ -419,6 +419,15 @@ def luminance(color):
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
+def test_the_small_ticks_of_log_scales_have_our_grey_too():
+    fig, [ax] = canvas()
+    ax.loglog([50, 500], [2, 400])
+    fig.canvas.draw()
+    ticks = [tick for axis in (ax.xaxis, ax.yaxis) for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())]
+    assert len(ticks) > 10 and {tick.label1.get_color() for tick in ticks} == {GREY}
+    assert {tick.tick1line.get_color() for tick in ticks} == {GREY}
+
+
 @pytest.mark.parametrize("ground, least", [("white", 4.5), ("#fbfaf7", 4.5), ("#111111", 3.9)])
 def test_words_in_every_colour_can_be_read_on_paper_and_lines_on_any_ground(ground, least):
     for color in [*COLORS, GREY]:
