@@ -10,6 +10,7 @@
     nb_07   Convolutions
     nb_09   Runs that survive
     nb_10   Feeding the loop
+    nb_12   Many processes
 
 All but this file is exported from `nbs/`; the export also keeps this map. A module stands on those with lower numbers.
 """

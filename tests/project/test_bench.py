@@ -18,6 +18,7 @@ from bench import (
     normalisation,
     optimisers,
     peers,
+    processes,
     report,
     results,
     tables,
@@ -64,6 +65,7 @@ def made_up(foreign=0.0):
         "convolutions": {
             "layers": {"1 → 8": {way: {"seconds": 1e-3, "ratio": 2.5} for way in ("loops", "conv2d", *WAYS)}},
             "nets": {"MLP": {"seconds": 0.2, "ratio": 1.0}, "fast": {"seconds": 3.0, "ratio": 15.0}}},
+        "processes": {"784–128–10": {way: {"seconds": 1e-3, "ratio": 3.5} for way in ("one", *processes.WAYS)}},
         "normalisation": {title: {"none": {"base": {"seconds": 1e-3, "ratio": 1.0}},
                                   name: {"ours": {"seconds": 2e-3, "ratio": 2.0},
                                          "PyTorch": {"seconds": 1.5e-3, "ratio": 1.5}}}
@@ -253,6 +255,15 @@ def test_norms_and_activations_have_their_tables():
     assert "| BatchNorm | 2.00 | 1.50 |" in text and "| gelu | 2.00 | 1.50 |" in text
 
 
+def test_two_processes_are_timed_in_turns():
+    found = processes.measure(turns=1, n=2)
+    assert set(found) == set(processes.HIDDEN)
+    for by_way in found.values():
+        assert set(by_way) == {"one", *processes.WAYS} and by_way["one"]["ratio"] == 1
+        assert all(each["seconds"] > 0 and each["ratio"] > 0 for each in by_way.values())
+    assert "| 784–128–10 | 1.00 ms | 3.50 | 3.50 | 3.50 |" in report.markdown(made_up())
+
+
 def test_convolutions_have_their_tables():
     text = report.markdown(made_up())
     assert "| 1 → 8 | 1.00 ms | 2.5 | 2.5 |" in text and "| fast | 3.00 | 15.0 |" in text
@@ -289,7 +300,8 @@ def test_others_are_renewed_and_the_timings_stay(monkeypatch, tmp_path):
     assert after.pop("others") == new | {"date": "2026-02-02"} and after.pop("optimisers") == steps
     assert before.pop("others") and before.pop("optimisers") and after.pop("convolutions") == layers
     assert before.pop("convolutions") != layers and after.pop("normalisation") == norms
-    assert before.pop("normalisation") != norms and after.pop("apart") == {} and after == before
+    assert before.pop("normalisation") != norms and after.pop("apart") == {}
+    assert after == before
     assert "Measured on 2026-02-02." in (tmp_path / "results.md").read_text(encoding="utf-8")
     here["processor"] = "another"
     assert driver.main(["--others"]) == 2

@@ -193,7 +193,7 @@ def test_the_wheel_names_its_requirements(wheel):
     archive = zipfile.ZipFile(wheel)
     metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
     needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
-    assert sorted(needed) == ["matplotlib", "torch"]
+    assert sorted(needed) == ["cloudpickle", "matplotlib", "torch"]
     assert "Requires-Python: >=3.10" in metadata
     assert "License-Expression: Apache-2.0 AND MIT AND CC-BY-SA-3.0" in metadata
 
