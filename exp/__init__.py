@@ -8,6 +8,7 @@
     nb_05   Optimisers and schedules
     nb_06   Initialisation, activations, normalisation
     nb_07   Convolutions
+    nb_08   Depth and augmentation
     nb_09   Runs that survive
     nb_10   Feeding the loop
     nb_12   Many processes

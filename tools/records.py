@@ -9,6 +9,10 @@ A record is a module `records/NAME.py` with `settings()`, a list of dictionaries
 mini-batches, [training loss, validation loss, accuracy] of each epoch, and whatever else there is to say. The results
 stand in `records/NAME.json`, a line for each run: setting, CPU seconds, the first losses, the epochs. A run that is
 there already is not made again, so a record can be stopped and gone on with.
+
+A record whose runs others should be able to prove has three things more: `LOSSES` and `DIGITS`, how many first losses
+are kept, and with how many digits; `proved(setting)`, whether a run gets a fingerprint; and `fingerprint(setting, n)`,
+the first n losses in 64 bits (chapter 08), which are the same to a billionth on every processor.
 """
 
 import importlib
@@ -22,7 +26,8 @@ import torch
 from bench.machine import processor
 from tools.chapters import ROOT
 
-FOLDER, FIRST = ROOT / "records", 20  # so many losses of the first mini-batches are kept
+FOLDER = ROOT / "records"
+FIRST, DIGITS = 20, 6  # so many losses of the first mini-batches are kept, with so many digits
 
 
 def names():
@@ -46,7 +51,8 @@ def stored(name):
 def made():
     "Say with what runs are made."
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {"processor": processor(), "threads": torch.get_num_threads(), **versions}
+    own = {"processor": processor(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    return {**own, "threads": torch.get_num_threads(), **versions}
 
 
 def write(name, record):
@@ -58,7 +64,12 @@ def write(name, record):
     os.replace(path.with_suffix(".part"), path)
 
 
-def rounded(number, digits=6):
+def first_of(record):
+    "Return how many losses of the first mini-batches a record keeps, and with how many digits."
+    return getattr(record, "LOSSES", FIRST), getattr(record, "DIGITS", DIGITS)
+
+
+def rounded(number, digits=DIGITS):
     "Return a number with so many digits."
     return float(f"{number:.{digits}g}")
 
@@ -72,9 +83,11 @@ def one(record, setting):
     "Make one run; return its line."
     began = cpu_seconds()
     found = dict(record.run(setting))
-    seconds = cpu_seconds() - began
-    first = [rounded(loss) for loss in found.pop("losses")[:FIRST]]
+    seconds, (count, digits) = cpu_seconds() - began, first_of(record)
+    first = [rounded(loss, digits) for loss in found.pop("losses")[:count]]
     epochs = [[rounded(number) for number in epoch] for epoch in found.pop("epochs")]
+    if hasattr(record, "fingerprint") and record.proved(setting):
+        found["fingerprint"] = record.fingerprint(setting, count)
     return {"setting": setting, "seconds": round(seconds, 1), "first": first, "epochs": epochs, **found}
 
 
