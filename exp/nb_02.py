@@ -401,6 +401,8 @@ def _check_run(dataloader, model, criterion, optim, n_epochs, valid):
     "Raise `ValueError` or `TypeError` for arguments of `fit` that cannot be."
     for loader in (dataloader, dataloader if valid is None else valid):
         _check_loader(loader)
+        if isinstance(loader, (list, tuple)) and not loader:
+            raise ValueError("found a list without a mini-batch, expected one at least")
     if not isinstance(n_epochs, int) or n_epochs < 1:
         raise ValueError(f"n_epochs: found {n_epochs!r:.40}, expected 1 or more, whole")
     if isinstance(criterion, type):

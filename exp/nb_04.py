@@ -73,7 +73,11 @@ class Callback:
                                 f"expected one of {', '.join(events)}")
 
     def state_dict(self) -> dict:
-        "Return what a checkpoint has to save of this callback."
+        "Return what a checkpoint has to save of it. Raise `AttributeError`."
+        for name in self.state_names:
+            if not hasattr(self, name):
+                raise AttributeError(f"{type(self).__name__}: found no {name}, expected it "
+                                     "from `before_fit` on, as `state_names` says")
         return {name: getattr(self, name) for name in self.state_names}
 
     def load_state_dict(

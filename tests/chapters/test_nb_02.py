@@ -980,3 +980,14 @@ def test_star_imports_give_the_names_of_the_design():
     assert set(workbench) <= set(exp.nb_00.__all__)
     assert {*exp.nb_00.__all__, *data} == set(exp.nb_01.__all__)
     assert {*exp.nb_01.__all__, *ours.split()} == set(exp.nb_02.__all__)
+
+
+@pytest.mark.parametrize("empty", [[], ()])
+def test_an_empty_list_is_refused_before_anything_is_trained(empty):
+    model = nn.Sequential(nn.Linear(4, 3))
+    kept, optim = model[0].weight.detach().clone(), SGD(model.parameters())
+    batches = [(torch.randn(8, 4), torch.arange(8) % 3)]
+    for loader, valid in ((empty, None), (batches, empty)):
+        with pytest.raises(ValueError, match="found a list without a mini-batch, expected one at least"):
+            fit(loader, model, cross_entropy_loss, optim, valid=valid)
+    assert torch.equal(model[0].weight, kept)

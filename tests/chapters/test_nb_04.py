@@ -912,3 +912,11 @@ def test_the_loss_may_be_pytorchs():
     model = network()
     history = Learner(model, F.cross_entropy, torch.optim.Adam(model.parameters())).fit([(x, y)], 30)
     assert history.losses[-1] < history.losses[0]
+
+
+def test_a_state_that_comes_late_is_named():
+    class Late(Callback):
+        state_names = ("n",)
+
+    with pytest.raises(AttributeError, match="Late: found no n, expected it from `before_fit` on"):
+        Late().state_dict()

@@ -411,6 +411,16 @@ def test_other_metrics_are_refused_at_once(tmp_path):
         run([Metrics(top1=accuracy), Checkpoint(tmp_path / "c", resume=True)], n_epochs=5)
 
 
+def test_what_a_callback_refuses_is_refused_before_a_weight_is_touched(tmp_path):
+    run([Metrics(acc=accuracy), Checkpoint(tmp_path / "c")])
+    made = []
+    with pytest.raises(ValueError, match="Metrics: found the names"):
+        run([Metrics(top1=accuracy), Checkpoint(tmp_path / "c", resume=True)],
+            make=lambda: made.append(network()) or made[0])  # fmt: skip
+    set_seed(5)  # as `run` does
+    assert all(map(torch.equal, made[0].state_dict().values(), network().state_dict().values()))
+
+
 def test_the_number_of_steps_goes_on(tmp_path):
     run([Checkpoint(tmp_path / "c")], n_epochs=2)
     assert run([Checkpoint(tmp_path / "c", resume=True)], n_epochs=3).step == 15
