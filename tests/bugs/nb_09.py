@@ -38,7 +38,7 @@ BUGS = [
     Bug("the optimiser's memory is not restored",
         '        learner.optim.load_state_dict(state["optimiser"])\n', ""),
     Bug("the history is not restored", '        learner.history.load_state_dict(state["history"])\n', ""),
-    Bug("callbacks start afresh after a resume", "            callback.load_state_dict(own)\n", "            pass\n"),
+    Bug("callbacks start afresh after a resume", "            callback.load_state_dict(own)                # may refuse", "            pass  # may refuse"),
     Bug("the checkpoint is written over the old one",
         '    part = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.part"        # nobody else\'s\n    try:\n'
         '        with open(part, "xb") as file:',
