@@ -878,7 +878,7 @@ def stray_optim():
     (lambda: run([Schedule(lr_scheduler.StepLR(stray_optim(), 1))]), "found a scheduler of another optimiser"),
     (lambda: run([Accumulate(2), Accumulate(2)]), "Accumulate: found more than one"),
     (lambda: run(2 * [LearningRates()]), "callbacks: found the same LearningRates twice"),
-    (lambda: run(loader=lambda x, y: []), "found a data loader without a mini-batch"),
+    (lambda: run(loader=lambda x, y: []), "found a list without a mini-batch"),
     (lambda: Learner(network(), F.cross_entropy, torch.optim.SGD(network().parameters())).fit([problem()]),
      "optim: found parameters of another model"),
     (lambda: run([EarlyStopping()], valid=False), r"EarlyStopping: found no validation set, expected fit\(…, valid"),

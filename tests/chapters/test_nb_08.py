@@ -367,7 +367,7 @@ print(json.dumps([fingerprint(recipe, 20, (x, torch.arange(60_000) % 10)) for re
 def elsewhere(recipes, **environment):
     "Return fingerprints made in a process that pretends to be another processor."
     run = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(recipes)], env=os.environ | environment, cwd=ROOT,
-                         capture_output=True, text=True, check=True)  # fmt: skip
+                         capture_output=True, text=True, check=True, encoding="utf-8")  # fmt: skip
     return json.loads(run.stdout)
 
 
