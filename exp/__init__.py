@@ -11,6 +11,7 @@
     nb_08   Depth and augmentation
     nb_09   Runs that survive
     nb_10   Feeding the loop
+    nb_11   Speed
     nb_12   Many processes
 
 All but this file is exported from `nbs/`; the export also keeps this map. A module stands on those with lower numbers.

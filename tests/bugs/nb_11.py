@@ -1,0 +1,62 @@
+"""Chapter 11: realistic bugs in the stopwatch, in fast loops and in what feeds them; no bug is caught by real seconds."""
+
+from tools.bugs import Bug
+
+LATE = 'torch.addmm(b2, h, w2.T, out=zb)                 # into its rows of z'
+
+BUGS = [
+    # the stopwatch
+    Bug("a timing without warm-up", "    for work in works.values():\n        work()                                           # the warm-up\n", ""),
+    Bug("the warm-up is timed for the first only", "    for work in works.values():\n        work()", "    for work in list(works.values())[:1]:\n        work()"),
+    Bug("all of one, then all of the other", "        first = turn % len(names)\n        for name in names[first:] + names[:first]:\n            began = clock()\n            works[name]()\n            seconds[name].append(clock() - began)\n    return Times(seconds)",
+        "        pass\n    for name in names:\n        for turn in range(rounds):\n            began = clock()\n            works[name]()\n            seconds[name].append(clock() - began)\n    return Times(seconds)"),
+    Bug("always the same goes first", "        first = turn % len(names)", "        first = 0"),
+    Bug("the clock runs on between two pieces", "            began = clock()\n            works[name]()", "            began = clock() if name == names[first] else began\n            works[name]()"),
+    Bug("the wall for the processor", "    clock=time.process_time,   # returns seconds; `time.perf_counter`: those of the wall\n", "    clock=time.perf_counter,\n"),
+    Bug("two rounds are enough", "    if not works or rounds < 3:", "    if not works or rounds < 1:"),
+    Bug("a ratio of medians, not within rounds", "        return statistics.quantiles([a / b for a, b in pairs], n=4, method=\"inclusive\")",
+        "        base = statistics.median(self.seconds[base])\n        return statistics.quantiles([a / base for a, b in pairs], n=4, method=\"inclusive\")"),
+    Bug("the ratio the wrong way up", "[a / b for a, b in pairs]", "[b / a for a, b in pairs]"),
+    Bug("a mean for the median", "    low, middle, high = self.quartiles(name, base)\n    if high",
+        "    low, middle, high = self.quartiles(name, base)\n    middle = statistics.mean(a / b for a, b in zip(self.seconds[name], self.seconds[base]))\n    if high"),
+    Bug("noise is quoted", "    if high - low > middle:", "    if high - low > 10 * middle:"),
+    Bug("a tie is called faster", 'return "faster" if high < 1 else', 'return "faster" if low < 1 else'),
+    Bug("a region forgets its earlier visits", "self.taken[name] += self.clock() - began", "self.taken[name] = self.clock() - began"),
+    Bug("time in no region is shared out", "        began = self.clock()\n        yield", "        began = sum(self.taken.values())\n        yield"),
+    Bug("operations are counted once each", "self.calls[function.overloadpacket.__name__] += 1", "self.calls[function.overloadpacket.__name__] = 1"),
+    Bug("the limit leaves a product out", "        torch.mm(gh[:n].t(), xb, out=g1)\n    return 5 * len(x.split(bs))",
+        "    return 4 * len(x.split(bs))"),
+    Bug("the limit loses the short mini-batch", "    for xb in x.split(bs):\n        n = len(xb)                                      # the last one may be short\n",
+        "    x = x[:len(x) // bs * bs]\n    for xb in x.split(bs):\n        n = len(xb)\n"),
+    # fast loops
+    Bug("a last mini-batch that is lost", "        losses.append(loss.item())\n        loss.backward()\n        with torch.no_grad():\n            for p in parameters:\n                p.add_(p.grad, alpha=-lr)\n                p.grad = None\n    return losses",
+        "        losses.append(loss.item())\n        if len(xb) == bs:\n            loss.backward()\n        with torch.no_grad():\n            for p in parameters:\n                if p.grad is not None:\n                    p.add_(p.grad, alpha=-lr)\n                    p.grad = None\n    return losses", "as `silent` on slices"),
+    Bug("gradients pile up", "                p.grad = None\n    return losses", "    return losses", "as `plain`, without accuracies"),
+    Bug("without history, and with another rate", "                p.add_(p.grad, alpha=-lr)", "                p.add_(p.grad, alpha=-lr / 2)", "Train without history"),
+    Bug("ReLU is forgotten", "F.linear(F.linear(xb, w1, b1).relu(), w2, b2)", "F.linear(F.linear(xb, w1, b1), w2, b2)", "by functional calls"),
+    Bug("the gradient of the last bias is not used", "zip(parameters, gradients)", "zip(parameters, gradients[:3])", "with `autograd.grad`"),
+    Bug("by hand: the mask of ReLU is missing", "gh = (g @ w2) * (h > 0)                          # dL/d(input of ReLU)", "gh = g @ w2"),
+    Bug("by hand: the sum for the mean", "(z.softmax(1) - F.one_hot(yb, len(b2))) / len(xb)", "(z.softmax(1) - F.one_hot(yb, len(b2))) / bs"),
+    Bug("by hand: a bias is not moved", "((w1, gh.T @ xb), (b1, gh.sum(0)), (w2, g.T @ h), (b2, g.sum(0)))", "((w1, gh.T @ xb), (b1, gh.sum(0)), (w2, g.T @ h))", "gradients by hand"),
+    Bug("in place: ReLU's mask is true everywhere", "gh = (g @ w2).mul_(h > 0)\n        for p", "gh = (g @ w2).mul_(h >= 0)\n        for p", "writing over what is done with"),
+    Bug("in place: targets of the first mini-batch for all", "t.split(bs)):\n        h = F.linear(xb, w1, b1).relu_()\n        z = F.linear(h, w2, b2)\n        losses.append(F.cross_entropy(z, yb).item())\n        g = z.softmax(1).sub_(tb).div_(len(xb))",
+        "t.split(bs)):\n        tb = t[:len(xb)]\n        h = F.linear(xb, w1, b1).relu_()\n        z = F.linear(h, w2, b2)\n        losses.append(F.cross_entropy(z, yb).item())\n        g = z.softmax(1).sub_(tb).div_(len(xb))"),
+    Bug("the second layer moves before its gradient is used", "        gh = (g @ w2).mul_(h > 0)                        # before w2 moves\n        rate = -lr / len(xb)\n",
+        "        rate = -lr / len(xb)\n        w2.addmm_(g.T, h, alpha=rate)\n        gh = (g @ w2).mul_(h > 0)\n        w2.addmm_(g.T, h, alpha=-rate)\n"),
+    Bug("alpha is forgotten", "            b.add_(left.sum(0), alpha=rate)", "            b.add_(left.sum(0))", "each update inside its product"),
+    Bug("losses kept after the update", "    each = F.cross_entropy(z, y, reduction=\"none\")       # [n]\n", "    z = F.linear(F.linear(x, w1, b1).relu(), w2, b2)\n    each = F.cross_entropy(z, y, reduction=\"none\")\n"),
+    Bug("all logits into one buffer", LATE, "zb = z[:len(xb)]\n        torch.addmm(b2, h, w2.T, out=zb)"),
+    Bug("buffers that alias", "    h, gh, g, ones = _buffers(bs, *w2.T.shape)\n    for", "    h, gh, g, ones = _buffers(bs, *w2.T.shape)\n    gh = h\n    for"),
+    Bug("the rate of a whole mini-batch for the short one", "rate, (h, gh, g, ones, hT, ghT, gT) = -lr / len(xb), made", "rate, (h, gh, g, ones, hT, ghT, gT) = -lr / bs, made"),
+    Bug("views of other buffers", "return h, gh, g, ones, h.t(), gh.t(), g.t()", "return h, gh, g, ones, h.t(), h.t(), g.t()"),
+    Bug("a fast step that is another model", "        _mask(gh, h, 0, grad_input=gh)                   # 0 where ReLU gave 0\n", ""),
+    Bug("the fast loop forgets the hidden bias", ", b1.addmv_(ghT, ones, alpha=rate)", ""),
+    Bug("the weights are not turned back", "    w1.copy_(v1.t()), w2.copy_(v2.t())\n", "    w2.copy_(v2.t())\n"),
+    Bug("the fast loop changes its inputs", "    t, z = F.one_hot(y, len(b2)).float(), torch.empty(len(x), len(b2))\n    made", "    x.mul_(1.0 + 1e-3)\n    t, z = F.one_hot(y, len(b2)).float(), torch.empty(len(x), len(b2))\n    made"),
+    # what feeds them
+    Bug("bytes are shared by 256", "yield normalize(bytes_ / 255, self.m, self.s), yb", "yield normalize(bytes_ / 256, self.m, self.s), yb"),
+    Bug("bytes are not normalised", "yield normalize(bytes_ / 255, self.m, self.s), yb", "yield bytes_ / 255, yb"),
+    Bug("the byte loader loses the short mini-batch", "return -(-len(self.y) // self.batch_size)        # rounded up", "return len(self.y) // self.batch_size"),
+    Bug("floats are taken for bytes", "if values.dtype != torch.uint8 or len(values) != len(y):", "if len(values) != len(y):"),
+    Bug("channels last is another shape", "last = pixels.to(memory_format=torch.channels_last)", "last = pixels.permute(0, 2, 3, 1)"),
+]
