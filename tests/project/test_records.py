@@ -81,6 +81,19 @@ def test_a_chapter_says_how_many_runs_there_are(name, number):
     assert f"{len(records.module(name).settings())} runs" in "".join(cell.source for cell in chapter(number).cells)
 
 
+@pytest.mark.parametrize("name", ["speed", "compiler"])
+def test_chapter_11_shows_what_is_stored(name):
+    sources = [cell.source for cell in chapter("11").code_cells]
+    for cell, rows in records.module(name).texts(records.stored(name)["runs"]).items():
+        text = f'{cell} = """\n' + "\n".join(rows) + '\n"""'
+        assert sum(text in source for source in sources) == 1, f"{cell}: the chapter shows other numbers"
+
+
+def test_a_compiler_drops_alpha_and_others_keep_it():
+    [forms] = [run["forms"] for run in records.stored("compiler")["runs"] if "forms" in run]
+    assert [form for form, (right, _) in forms.items() if right > 1] == [*records.module("compiler").FORMS][:2]
+
+
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     "Return a record of two runs, in a folder of its own."
