@@ -125,12 +125,18 @@ def by_chapter(python, names=report.CHAPTERS):
 
 
 def renew_chapters(names):
-    "Measure anew what these chapters show; store it, with the machine, beside the rest; return 0."
+    "Measure anew what these chapters show; store it, with the machine, beside the rest; return the exit code."
     stored = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))
     here = machine.machine(sys.executable, machine.own_cpus())
     apart = stored.get("apart", {}) | {name: {key: here[key] for key in ("processor", "date")} for name in names}
-    report.write(stored | by_chapter(sys.executable, names) | {"apart": apart}, BENCH, report.CHART)
-    return 0
+    measured = by_chapter(sys.executable, names)
+    report.write(stored | measured | {"apart": apart}, BENCH, report.CHART)
+    return 0 if near_the_limit(measured) else 1
+
+
+def near_the_limit(found):
+    "Return whether the fastest loop of chapter 11 is as near to the limit as is demanded, where it was measured."
+    return found.get("speed", {}).get("target", {}).get("met", True)
 
 
 def renew_others(options, say):
@@ -181,7 +187,8 @@ def main(arguments=None):
         report.write(found, folder, folder / report.CHART.name if options.out else report.CHART)
         say(f"Written: results.md, results.json and {report.CHART.name}.")
     say(f"{time.perf_counter() - began:.0f} s in all.")
-    return 0 if options.quick or all(target["met"] for target in found["targets"]) else 1
+    met = all(target["met"] for target in found["targets"]) and near_the_limit(found)
+    return 0 if options.quick or met else 1
 
 
 if __name__ == "__main__":

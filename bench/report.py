@@ -15,7 +15,7 @@ CHART = BENCH / "chart.png"
 GROUP_COLORS = {"ours": COLORS[1], "idiom": COLORS[0], "peer": GREY, "limit": COLORS[2]}
 ALPHAS = {1: 1.0, 2: 0.55}
 NUMBERS = {1: "one thread", 2: "two threads"}
-CHAPTERS = ("optimisers", "normalisation", "convolutions", "processes")  # modules: what single chapters show
+CHAPTERS = ("optimisers", "normalisation", "convolutions", "speed", "processes")  # modules: what single chapters show
 
 
 def timings(found, threads):

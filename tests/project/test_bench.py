@@ -21,6 +21,7 @@ from bench import (
     processes,
     report,
     results,
+    speed,
     tables,
     variants,
 )
@@ -65,6 +66,11 @@ def made_up(foreign=0.0):
         "convolutions": {
             "layers": {"1 → 8": {way: {"seconds": 1e-3, "ratio": 2.5} for way in ("loops", "conv2d", *WAYS)}},
             "nets": {"MLP": {"seconds": 0.2, "ratio": 1.0}, "fast": {"seconds": 3.0, "ratio": 15.0}}},
+        "speed": {"ladder": {"fitted": {"seconds": 0.4, "to_fit": 1.0, "to_limit": 3.0},
+                             "fast_epoch": {"seconds": 0.16, "to_fit": 0.4, "to_limit": 1.2}},
+                  "batches": {bits: {"64": 1.0, "256": 0.6} for bits in ("32", "16")},
+                  "layouts": {"plain": 1.0, "channels last": 0.75}, "bytes": 1.5,
+                  "workers": {"slow": {"0": 1.8, "1": 1.7}}, "target": {"ratio": 1.2, "at_most": 1.25, "met": True}},
         "processes": {"784–128–10": {way: {"seconds": 1e-3, "ratio": 3.5} for way in ("one", *processes.WAYS)}},
         "normalisation": {title: {"none": {"base": {"seconds": 1e-3, "ratio": 1.0}},
                                   name: {"ours": {"seconds": 2e-3, "ratio": 2.0},
@@ -279,6 +285,34 @@ def test_chapter_07_shows_the_stored_ratios():
     rows += [f"{title}: {tables.times(each['ratio'])}" for title, each in stored["nets"].items()]
     shown = [line for source in cells for text in source.split('"""')[1::2] for line in text.strip().splitlines()]
     assert shown == rows, "after `make bench`, write the new ratios into the cells"
+
+
+def test_speed_is_timed_in_turns():
+    found = speed.measure(turns=1, work=replace(data.load().rehearsal(batches=2)))
+    assert set(found["ladder"]) == {*speed.CLIMB, *speed.NOTHING, "idiom", "limit", "limit, turned"}
+    assert found["ladder"]["fitted"]["to_fit"] == found["ladder"]["limit"]["to_limit"] == 1
+    assert found["batches"]["32"]["64"] == found["layouts"]["plain"] == 1
+    assert found["target"]["met"] is (found["target"]["ratio"] <= 1.25)
+    assert set(found["workers"]["slow"]) == {str(n) for n in speed.WORKERS}
+
+
+def test_speed_has_its_tables_and_its_target():
+    text = report.markdown(made_up())
+    assert "| `fast_epoch` | 0.160 | 0.40 | 1.20 |" in text and "Found 1.20: met." in text
+    assert "| slow | 1.80 s | 1.70 s |" in text
+    missed = made_up()
+    missed["speed"]["target"] |= {"ratio": 1.3, "met": False}
+    assert "**missed**" in report.markdown(missed)
+    assert driver.near_the_limit(made_up()) and not driver.near_the_limit(missed) and driver.near_the_limit({})
+
+
+def test_chapter_11_shows_the_stored_ratios():
+    "Its cells with the tag `bench` hold the ladder and what else was timed; the target is met."
+    stored = json.loads((BENCH / "results.json").read_text(encoding="utf-8"))["speed"]
+    assert stored["target"]["met"] and stored["target"]["at_most"] == speed.MOST == 1.25
+    cells = {cell.source for cell in chapter("11").code_cells if "bench" in cell.metadata.get("tags", [])}
+    wanted = {f'{name} = """\n' + "\n".join(rows) + '\n"""' for name, rows in speed.texts(stored).items()}
+    assert cells == wanted, "after `make bench`, write the new ratios into the cells"
 
 
 def test_others_are_renewed_and_the_timings_stay(monkeypatch, tmp_path):
