@@ -1,4 +1,4 @@
-"""The directive `{bench-chart}`: the chart that `make bench` has drawn, with what it shows in words."""
+"""The directives `{bench-chart}` and `{ladder-chart}`: what `make bench` and chapter 11 have drawn, with its words."""
 
 import json
 
@@ -23,6 +23,21 @@ class BenchChart(Directive):
         return [nodes.figure("", nodes.image(uri=uri, alt=chart["alt"], width=width, height=height))]
 
 
+class LadderChart(Directive):
+    "Show the picture of chapter 11's ladder, where it is."
+
+    def run(self):
+        path = ROOT / "docs" / "_static" / "ladder.png"
+        if not path.exists():
+            return []
+        alt = ("Thirteen bars, one for each loop of chapter 11, from fit at the top to fast_epoch at the bottom, in "
+               "multiples of the limit: the table on this page has the figures.")  # fmt: skip
+        with Image.open(path) as image:
+            width, height = (str(side // 2) for side in image.size)
+        return [nodes.figure("", nodes.image(uri=f"_static/{path.name}", alt=alt, width=width, height=height))]
+
+
 def setup(app):
     app.add_directive("bench-chart", BenchChart)
+    app.add_directive("ladder-chart", LadderChart)
     return {"parallel_read_safe": True}
