@@ -30,6 +30,7 @@ __all__ = ['Times', 'race', 'limit_epoch', 'Regions', 'calls_of', 'fast_epoch', 
 from .nb_10 import *
 
 # %% ../nbs/11_speed.ipynb #73b8eef6
+import math
 import statistics
 import time
 from collections import Counter
@@ -39,21 +40,34 @@ class Times:
     "Hold seconds {name: one for each round}; `.ratio` and `.verdict` compare in rounds."
     def __init__(
         self,
-        seconds: dict,   # {name: [seconds of each round]}
+        seconds: dict,   # {name: [seconds of each round]}; `ValueError` for no numbers
     ):
+        counts = sorted({len(each) for each in seconds.values()})
+        if len(counts) != 1 or counts[0] < 3:
+            raise ValueError(f"Times: found {counts} rounds, expected as many for each "
+                             "piece of work, 3 or more: of two, which is disturbed?")
+        for name, each in seconds.items():
+            if not all(0 <= one < math.inf for one in each):     # so NaN is refused too
+                raise ValueError(f"{name}: found {min(each)} to {max(each)} seconds, "
+                                 "expected 0 or more: does the clock go backwards?")
         self.seconds = seconds
 
-    def quartiles(
-        self,
-        name,   # of a piece of work
-        base,   # what it is compared with; `ValueError` if that took no time
-    ) -> list:
-        "Return the quartiles of the ratios within rounds: first, median, third."
-        if min(self.seconds[base]) <= 0:
-            raise ValueError(f"{base}: found 0 seconds, expected more: is the work too "
+# %% ../nbs/11_speed.ipynb #c138ec41
+@method_of(Times)
+def quartiles(
+    self,
+    name,   # of a piece of work
+    base,   # what it is compared with
+) -> list:
+    "Return the quartiles of the ratios: first, median, third. Raise `ValueError`."
+    for each in (name, base):
+        if each not in self.seconds:
+            raise ValueError(f"found {each!r}, expected one of {list(self.seconds)}")
+        if min(self.seconds[each]) == 0:
+            raise ValueError(f"{each}: found 0 seconds, expected more: is the work too "
                              "small for this clock? Let it do more")
-        pairs = zip(self.seconds[name], self.seconds[base])
-        return statistics.quantiles([a / b for a, b in pairs], n=4, method="inclusive")
+    pairs = zip(self.seconds[name], self.seconds[base])
+    return statistics.quantiles([a / b for a, b in pairs], n=4, method="inclusive")
 
 # %% ../nbs/11_speed.ipynb #7b298c9e
 @method_of(Times)
@@ -87,8 +101,10 @@ def race(
     rounds: int = 5,           # 3 or more; in each, every piece of work runs once
     clock=time.process_time,   # returns seconds; `time.perf_counter`: those of the wall
 ) -> Times:
-    "Time pieces of work in turns, after a warm-up of each. Raise `ValueError`."
-    if not works or rounds < 3:
+    "Time pieces of work in turns, after a warm-up. Raise `TypeError`, `ValueError`."
+    if not isinstance(works, dict):
+        raise TypeError(f"race: found a {type(works).__name__}, expected {{name: function}}")
+    if not works or not isinstance(rounds, int) or rounds < 3:
         raise ValueError(f"race: found {len(works)} pieces of work and {rounds} rounds, "
                          "expected 1 or more, and 3 or more: of two, which is disturbed?")
     names, seconds = list(works), {name: [] for name in works}
@@ -106,27 +122,36 @@ def race(
 import torch.nn.functional as F
 from .nb_02 import SGD as FirstSGD   # noqa: F401  (for the loops below)
 
+# %% ../nbs/11_speed.ipynb #92bf99de
+def _results(n, hidden, classes):
+    "Make memory for what products of a mini-batch give: h, dL/dh, dL/dz, two transposed."
+    h, gh, g = (torch.zeros(n, width) for width in (hidden, hidden, classes))
+    return h, gh, g, gh.t(), g.t()
+
 # %% ../nbs/11_speed.ipynb #cd3b8af2
 def limit_epoch(
     model,            # an `MLP`; it stays as it is
-    x,                # inputs [n, n_in]
+    x,                # inputs [n, n_in], one or more; `ValueError`
     y=None,           # labels: nobody looks at them
     bs=64,            # samples in a mini-batch
     turned=False,     # keep the weights as [inputs, outputs]
 ) -> int:             # how many products it computed
     "Compute only the five matrix products of each step of an epoch: the limit."
-    w1, w2 = model.l1.weight.detach(), model.l2.weight.detach()
-    w1, w2 = (w1.t().contiguous().t(), w2.t().contiguous().t()) if turned else (w1, w2)
-    g1, g2 = torch.empty_like(w1), torch.empty_like(w2)  # laid out as the weights are
-    h, gh, g = (torch.zeros(bs, width) for width in (len(w1), len(w1), len(w2)))
-    for xb in x.split(bs):
-        n = len(xb)                                      # the last one may be short
-        torch.mm(xb, w1.t(), out=h[:n])
-        torch.mm(h[:n], w2.t(), out=g[:n])
-        torch.mm(g[:n], w2, out=gh[:n])
-        torch.mm(g[:n].t(), h[:n], out=g2)
-        torch.mm(gh[:n].t(), xb, out=g1)
-    return 5 * len(x.split(bs))
+    if x.dim() != 2 or not len(x) or type(bs) is not int or bs < 1:
+        raise ValueError(f"limit_epoch: found x of {list(x.shape)} and bs {bs}, expected "
+                         "[n, n_in], one sample or more, and 1 or more, whole")
+    parts, weights = x.detach().split(bs), (model.l1.weight, model.l2.weight)
+    w1, w2 = (w.detach().t().contiguous().t() if turned else w.detach() for w in weights)
+    g1, g2, w1T, w2T = torch.empty_like(w1), torch.empty_like(w2), w1.t(), w2.t()
+    made = {n: _results(n, *w2T.shape) for n in {*map(len, parts)}}
+    for xb in parts:
+        h, gh, g, ghT, gT = made[len(xb)]
+        torch.mm(xb, w1T, out=h)
+        torch.mm(h, w2T, out=g)
+        torch.mm(g, w2, out=gh)
+        torch.mm(gT, h, out=g2)
+        torch.mm(ghT, xb, out=g1)
+    return 5 * len(parts)
 
 # %% ../nbs/11_speed.ipynb #896a93de
 from contextlib import contextmanager
@@ -138,20 +163,32 @@ class Regions:
         self,
         clock=time.process_time,   # returns seconds, or any other count that only grows
     ):
-        self.clock, self.taken = clock, Counter()
+        self.clock, self.taken, self.inside = clock, Counter(), None
 
     @contextmanager
     def __call__(
         self,
-        name,   # of the part
+        name,   # of the part; `RuntimeError` inside of another one
     ):
-        began = self.clock()
-        yield
-        self.taken[name] += self.clock() - began
+        if self.inside is not None:
+            raise RuntimeError(f"{name}: found it inside of {self.inside}, expected one after "
+                               "the other: its time would count twice")
+        self.inside, began = name, self.clock()
+        try:
+            yield
+        finally:                                         # after an error, too
+            self.taken[name] += self.clock() - began
+            self.inside = None
 
-    def shares(self) -> dict:
-        "Return the share of each part, {name: 0 to 1}."
-        return {name: taken / self.taken.total() for name, taken in self.taken.items()}
+# %% ../nbs/11_speed.ipynb #8e37fc94
+@method_of(Regions)
+def shares(self) -> dict:
+    "Return the share of each part, {name: 0 to 1}. Raise `ValueError` if none took time."
+    total = self.taken.total()
+    if not total > 0 or min(self.taken.values()) < 0:
+        raise ValueError(f"shares: found {dict(self.taken)}, expected some time, and none "
+                         "below 0: did nothing run? Does the clock go backwards?")
+    return {name: taken / total for name, taken in self.taken.items()}
 
 # %% ../nbs/11_speed.ipynb #fe647c2c
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -183,32 +220,58 @@ def _buffers(n, hidden, classes):
             torch.ones(n))
 
 # %% ../nbs/11_speed.ipynb #3f758f9c
-def _checked(model, x, y, bs):
+def _parameters_of(model):
+    "Return w1, b1, w2, b2. Raise `TypeError`, `ValueError` for another model than `MLP`."
+    if getattr(getattr(model, "forward", None), "__func__", None) is not MLP.forward:
+        raise TypeError(f"model: found a {type(model).__name__}, expected an MLP with its "
+                        "own forward: the gradients of this loop are written for it")
+    parameters, layers = list(model.parameters()), (model.l1, model.l2)
+    if len(parameters) != 4 or any(p.dtype != torch.float32 for p in parameters):
+        raise ValueError(f"model: found {[list(p.shape) for p in parameters]}, expected "
+                         "weights and bias of two layers, torch.float32")
+    if not all(p.requires_grad for p in parameters):
+        raise ValueError("model: found frozen parameters, expected none: this loop moves all")
+    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
+        raise ValueError("model: found hooks, expected none: this loop calls no layer")
+    return parameters
+
+# %% ../nbs/11_speed.ipynb #cb40d681
+def _checked(model, x, y, lr, bs):
     "Return the parameters. Raise `TypeError`, `ValueError` for what is not made for this."
-    if not isinstance(model, MLP):
-        raise TypeError(f"model: found a {type(model).__name__}, expected an MLP: the "
-                        "gradients of this loop are written for its two layers")
+    parameters = _parameters_of(model)
+    if not all(isinstance(each, torch.Tensor) for each in (x, y)):
+        raise TypeError(f"found a {type(x).__name__} and a {type(y).__name__}, expected "
+                        "two tensors")
     if x.dim() != 2 or x.dtype != torch.float32 or x.shape[1] != model.l1.in_features:
         raise ValueError(f"x: found {list(x.shape)} of {x.dtype}, expected "
                          f"[n, {model.l1.in_features}] of torch.float32")
     if y.shape != x.shape[:1] or y.dtype != torch.int64 or not len(y):
         raise ValueError(f"y: found {list(y.shape)} of {y.dtype}, expected "
                          f"[{len(x)}] of torch.int64, one label or more")
-    low, high = (label.item() for label in y.aminmax())
+    low, high = (label.item() for label in y.aminmax())  # the smallest, the largest
     if low < 0 or high >= model.l2.out_features:
         raise ValueError(f"y: found labels from {low} to {high}, "
                          f"expected 0 to {model.l2.out_features - 1}")
-    if not isinstance(bs, int) or bs < 1:
-        raise ValueError(f"bs: found {bs}, expected 1 or more, whole")
-    return model.parameters()
+    if type(bs) is not int or bs < 1 or not 0 <= lr < math.inf:
+        raise ValueError(f"bs, lr: found {bs}, {lr}, expected 1 or more, whole, and a rate")
+    return parameters
 
 # %% ../nbs/11_speed.ipynb #d2753c89
 _mask = torch.ops.aten.threshold_backward.grad_input     # of autograd's own ReLU
 
 def _with_views(buffers):
-    "Add the transposed views of h, dL/dh and dL/dz to buffers."
+    "Add the transposed views of dL/dh and dL/dz to buffers."
     h, gh, g, ones = buffers
-    return h, gh, g, ones, h.t(), gh.t(), g.t()
+    return h, gh, g, ones, gh.t(), g.t()
+
+def _means(each, bs):
+    "Return the mean of each mini-batch. Raise `FloatingPointError` for one that is none."
+    losses = [part.mean().item() for part in each.split(bs)]
+    for number, loss in enumerate(losses, 1):
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"mini-batch {number}: found a loss of {loss}, expected "
+                                     "a finite number: is the learning rate too high?")
+    return losses
 
 # %% ../nbs/11_speed.ipynb #d9c3d369
 @torch.no_grad()
@@ -216,41 +279,48 @@ def fast_epoch(
     model,    # an `MLP`: trained in place
     x,        # inputs, float32 [n, n_in]
     y,        # labels, int64 [n]
-    lr=0.1,   # learning rate
+    lr=0.1,   # learning rate, 0 or more
     bs=64,    # samples in a mini-batch; the last one may be short
 ) -> list:    # the loss of each mini-batch, before its update
-    "Train an `MLP` for one epoch, near the limit. Raise `TypeError`, `ValueError`."
-    w1, b1, w2, b2 = _checked(model, x, y, bs)
-    v1, v2 = w1.t().contiguous(), w2.t().contiguous()    # as [inputs, outputs]
+    "Train an `MLP` near the limit. Raise `TypeError`, `ValueError`, `FloatingPointError`."
+    w1, b1, w2, b2 = _checked(model, x, y, lr, bs)
+    w1T, w2T = w1.t(), w2.t()                            # views: they move with the weights
     t, z = F.one_hot(y, len(b2)).float(), torch.empty(len(x), len(b2))
-    made = {n: _with_views(_buffers(n, *v2.shape)) for n in (bs, len(x) % bs or bs)}
+    sizes = {*map(len, x.split(bs))}                     # one or two
+    made = {n: _with_views(_buffers(n, *w2T.shape)) for n in sizes}
     for xb, tb, zb in zip(x.split(bs), t.split(bs), z.split(bs)):
-        rate, (h, gh, g, ones, hT, ghT, gT) = -lr / len(xb), made[len(xb)]
-        torch.addmm(b1, xb, v1, out=h).relu_()
-        torch.addmm(b2, h, v2, out=zb)
+        rate, (h, gh, g, ones, ghT, gT) = -lr / len(xb), made[len(xb)]
+        torch.addmm(b1, xb, w1T, out=h).relu_()
+        torch.addmm(b2, h, w2T, out=zb)
         torch.softmax(zb, 1, out=g).sub_(tb)
-        torch.mm(g, v2.t(), out=gh)                      # before v2 moves
+        torch.mm(g, w2, out=gh)                          # before w2 moves
         _mask(gh, h, 0, grad_input=gh)                   # 0 where ReLU gave 0
-        v2.addmm_(hT, g, alpha=rate), b2.addmv_(gT, ones, alpha=rate)
-        v1.addmm_(xb.t(), gh, alpha=rate), b1.addmv_(ghT, ones, alpha=rate)
-    w1.copy_(v1.t()), w2.copy_(v2.t())
-    each = F.cross_entropy(z, y, reduction="none").split(bs)
-    return [part.mean().item() for part in each]
+        w2.addmm_(gT, h, alpha=rate), b2.addmv_(gT, ones, alpha=rate)
+        w1.addmm_(ghT, xb, alpha=rate), b1.addmv_(ghT, ones, alpha=rate)
+    return _means(F.cross_entropy(z, y, reduction="none"), bs)
+
+# %% ../nbs/11_speed.ipynb #e105a473
+def _ends(numbers):
+    "Return the smallest and the largest of one number or a tensor; NaN if one is."
+    return [each.item() for each in torch.as_tensor(numbers).aminmax()]
 
 # %% ../nbs/11_speed.ipynb #56f42aa1
 class ByteLoader:
     "Yield mini-batches of floats made of bytes: a quarter of the memory. `ValueError`."
     def __init__(
         self,
-        values,          # uint8 [n, …], in memory or mapped from a file
-        y,               # labels [n]
+        values,          # uint8 [n, …], one or more, in memory or mapped from a file
+        y,               # labels, a tensor [n]
         m,               # mean of the values as shares of 255
         s,               # their standard deviation, above 0
         batch_size=64,   # a whole number, 1 or more
     ):
-        if values.dtype != torch.uint8 or len(values) != len(y):
+        if values.dtype != torch.uint8 or not 0 < len(values) == len(y):
             raise ValueError(f"ByteLoader: found {len(values)} of {values.dtype} and "
                              f"{len(y)} labels, expected torch.uint8, a label for each")
+        if not all(0 <= low and high <= 1 for low, high in map(_ends, (m, s))):
+            raise ValueError(f"ByteLoader: found m {m} and s {s}, expected those of the "
+                             "values as shares of 255: divide both by 255")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size: found {batch_size}, expected 1 or more, whole")
         self.values, self.y, self.m, self.s = values, y, m, s

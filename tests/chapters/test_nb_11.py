@@ -65,15 +65,48 @@ def test_ratios_are_medians_within_rounds_or_refused(pairs):
     assert times.verdict("a", "b") in ("faster", "slower", "a tie")
 
 
-@pytest.mark.parametrize("seconds, said", [([0.5] * 5, "faster"), ([2.0] * 5, "slower"), ([0.9, 1, 1.2], "a tie")])
+@pytest.mark.parametrize("seconds, said", [([0.5] * 3, "faster"), ([2.0] * 3, "slower"), ([0.9, 1, 1.2], "a tie")])
 def test_verdicts(seconds, said):
-    assert Times({"a": seconds, "b": [1.0] * 5}).verdict("a", "b") == said
+    assert Times({"a": seconds, "b": [1.0] * 3}).verdict("a", "b") == said
 
 
-@pytest.mark.parametrize("works, rounds", [({}, 5), ({"a": print}, 2)])
+@pytest.mark.parametrize("seconds, words", [
+    ({}, "found .. rounds"), ({"a": [1.0, 1.0]}, r"found \[2\] rounds, expected .* 3 or more"),
+    ({"a": [1.0] * 3, "b": [1.0] * 4}, r"found \[3, 4\] rounds, expected as many"),
+    ({"a": [1.0, -1.0, 1.0]}, "a: found -1.0 to 1.0 seconds, expected 0 or more: does the clock go backwards"),
+    ({"a": [1.0, float("nan"), 1.0]}, "a: found"), ({"a": [1.0, 1.0, float("inf")]}, "a: found 1.0 to inf"),
+])  # fmt: skip
+def test_seconds_that_are_none_are_refused(seconds, words):
+    with pytest.raises(ValueError, match=words):
+        Times(seconds)
+
+
+def test_a_clock_that_goes_backwards_is_refused():
+    ticks = iter(range(100, 0, -1))
+    with pytest.raises(ValueError, match="does the clock go backwards"):
+        race({"a": lambda: None}, 3, lambda: next(ticks))
+
+
+def test_names_that_did_not_run_are_refused():
+    times = Times({"a": [1.0] * 3, "none": [0.0] * 3})
+    for ask in (times.ratio, times.verdict):
+        for pair in (("a", "b"), ("b", "a")):
+            with pytest.raises(ValueError, match="found 'b', expected one of"):
+                ask(*pair)
+        for pair in (("a", "none"), ("none", "a")):
+            with pytest.raises(ValueError, match="none: found 0 seconds"):
+                ask(*pair)
+
+
+@pytest.mark.parametrize("works, rounds", [({}, 5), ({"a": print}, 2), ({"a": print}, 3.5)])
 def test_races_without_runners_or_rounds_are_refused(works, rounds):
     with pytest.raises(ValueError, match="race: found .* expected 1 or more, and 3 or more"):
         race(works, rounds)
+
+
+def test_a_race_wants_names():
+    with pytest.raises(TypeError, match="race: found a list, expected {name: function}"):
+        race([print])
 
 
 def test_work_that_the_clock_cannot_see_is_refused():
@@ -99,6 +132,30 @@ def test_regions_add_up_and_leave_the_rest_out():
     assert regions.taken == {"a": 4, "b": 2} and regions.shares() == {"a": 4 / 6, "b": 2 / 6}
 
 
+def test_regions_refuse_what_would_count_twice_and_survive_an_error():
+    toy = Toy()
+    regions = Regions(toy.clock)
+    with pytest.raises(RuntimeError, match="b: found it inside of a, expected one after the other"):
+        with regions("a"):
+            toy.runner("a", 2.0)()
+            with regions("b"):
+                pass
+    with regions("b"):
+        toy.runner("b", 2.0)()
+    assert regions.taken == {"a": 2, "b": 2} and regions.shares() == {"a": 0.5, "b": 0.5}
+
+
+@pytest.mark.parametrize("ticks", [[], [5, 5], [5, 4], [1, 3, 9, 8], [float("nan")] * 2])
+def test_shares_of_no_time_are_refused(ticks):
+    clock = iter(ticks)
+    regions = Regions(lambda: next(clock))
+    for name in range(len(ticks) // 2):
+        with regions(name):
+            pass
+    with pytest.raises(ValueError, match="shares: found .* expected some time"):
+        regions.shares()
+
+
 def test_operations_are_counted_forward_and_backward():
     w = torch.ones(3, 3, requires_grad=True)
     seen = calls_of(lambda: (torch.ones(2, 3) @ w).sum().backward())
@@ -118,6 +175,27 @@ def test_the_limit_computes_five_products_a_step(turned):
     seen = calls_of(lambda: limit_epoch(model, torch.randn(10, 6), bs=4, turned=turned))
     assert limit_epoch(model, torch.randn(10, 6), bs=4, turned=turned) == 15 == seen["mm"]
     assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_the_limit_makes_nothing_in_its_loop():
+    calls = [calls_of(lambda n=n: limit_epoch(MLP(6, 5, 3), torch.randn(n, 6), bs=4)).total() for n in (8, 80)]
+    assert calls[1] - calls[0] == 5 * 18
+
+
+@pytest.mark.parametrize("x, bs", [
+    (torch.ones(0, 6), 4), (torch.ones(6), 4), (torch.ones(4, 6), 0), (torch.ones(4, 6), 2.0),
+])  # fmt: skip
+def test_the_limit_of_nothing_is_refused(x, bs):
+    with pytest.raises(ValueError, match="limit_epoch: found x of .* expected"):
+        limit_epoch(MLP(6, 5, 3), x, bs=bs)
+
+
+@pytest.mark.parametrize("n, bs", [(1, 1), (3, 1), (3, 2), (4, 10**9)])
+def test_the_limit_and_the_fast_loop_take_any_mini_batch(n, bs):
+    x = torch.randn(n, 6, requires_grad=True)
+    steps = len(x.split(bs))
+    assert limit_epoch(MLP(6, 5, 3), x, bs=bs) == 5 * steps
+    assert len(fast_epoch(MLP(6, 5, 3), x, torch.arange(n) % 3, bs=bs)) == steps and x.grad is None
 
 
 def by_pytorch(model, x, y, lr, bs):
@@ -145,6 +223,68 @@ def test_the_fast_loop_trains_what_pytorch_trains(sizes, n, bs, seed):
     for ours, theirs in zip(model.parameters(), other.parameters()):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5) and ours.requires_grad and ours.grad is None
     assert torch.equal(x, kept[0]) and torch.equal(y, kept[1])
+
+
+@pytest.mark.parametrize("turn", [
+    lambda x: x.t().contiguous().t(), lambda x: x.repeat(1, 2)[:, ::2][:, :6], lambda x: x[:1].expand(10, 6),
+])  # fmt: skip
+def test_the_fast_loop_takes_inputs_and_weights_in_any_order_of_memory(turn):
+    set_seed(0)
+    x, y, model = turn(torch.randn(10, 6)), torch.arange(20)[::2] % 3, MLP(6, 5, 3)
+    other = copy.deepcopy(model)
+    model.l1.weight.data = model.l1.weight.data.t().contiguous().t()
+    assert fast_epoch(model, x, y, 0.1, 4) == pytest.approx(by_pytorch(other, x, y, 0.1, 4), rel=1e-4)
+    for ours, theirs in zip(model.parameters(), other.parameters()):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_two_epochs_are_two_calls():
+    set_seed(0)
+    model, x, y = MLP(6, 5, 3), torch.randn(10, 6), torch.arange(10) % 3
+    other, kept = copy.deepcopy(model), fast_epoch(model, x, y, 0.1, 4)
+    first = list(kept)
+    losses = kept + fast_epoch(model, x, y, 0.1, 4)
+    assert kept == first and losses == pytest.approx(
+        by_pytorch(other, x, y, 0.1, 4) + by_pytorch(other, x, y, 0.1, 4), rel=1e-4
+    )
+
+
+def odd_models():
+    "List models that the fast loop would train wrongly, in silence: (error, message, model)."
+    class Other(MLP):
+        def forward(self, xb):
+            return self.l2(self.l1(xb).tanh())
+
+    frozen, half, hooked, plain, more, tied, patched = (MLP(6, 6, 6) for _ in range(7))
+    frozen.l1.bias.requires_grad_(False)
+    half.l1.double(), half.l2.double()
+    hooked.l2.register_forward_pre_hook(lambda layer, given: None)
+    plain.l2 = nn.Linear(6, 6, bias=False)
+    more.l3 = nn.Linear(6, 6)
+    tied.l2 = tied.l1
+    patched.forward = lambda xb: patched.l1(xb)
+    return [(TypeError, "found a Other, expected an MLP with its own forward", Other(6, 6, 6)),
+            (TypeError, "expected an MLP with its own forward", patched),
+            (ValueError, "found frozen parameters, expected none", frozen),
+            (ValueError, "expected weights and bias of two layers, torch.float32", half),
+            (ValueError, "found hooks, expected none", hooked),
+            (ValueError, "expected weights and bias of two layers", plain),
+            (ValueError, "expected weights and bias of two layers", more),
+            (ValueError, "expected weights and bias of two layers", tied)]  # fmt: skip
+
+
+@pytest.mark.parametrize("error, words, model", odd_models())
+def test_the_fast_loop_refuses_models_that_it_would_train_wrongly(error, words, model):
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(error, match=words):
+        fast_epoch(model, torch.randn(4, 6), torch.arange(4))
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+@pytest.mark.parametrize("x, lr", [(torch.full((8, 6), float("nan")), 0.1), (torch.ones(8, 6), 1e30)])
+def test_losses_that_are_none_are_refused(x, lr):
+    with pytest.raises(FloatingPointError, match="mini-batch .: found a loss of .*, expected a number"):
+        fast_epoch(MLP(6, 5, 3), x, torch.arange(8) % 3, lr, 2)
 
 
 def test_the_fast_loop_is_close_to_fit_for_a_hundred_mini_batches():
@@ -184,8 +324,12 @@ def refusals():
         (ValueError, "one label or more", (model, x[:0], y[:0])),
         (ValueError, "y: found labels from 3 to 10, expected 0 to 9", (model, x, y + 3)),
         (ValueError, "y: found labels from -1 to 6", (model, x, y - 1)),
-        (ValueError, "bs: found 0, expected 1 or more, whole", (model, x, y, 0.1, 0)),
-        (ValueError, "bs: found 2.5", (model, x, y, 0.1, 2.5)),
+        (TypeError, "found a list and a Tensor, expected two tensors", (model, x.tolist(), y)),
+        (TypeError, "found a Tensor and a list", (model, x, y.tolist())),
+        (ValueError, "bs, lr: found 0, 0.1, expected 1 or more, whole", (model, x, y, 0.1, 0)),
+        (ValueError, "bs, lr: found 2.5", (model, x, y, 0.1, 2.5)),
+        (ValueError, "bs, lr: found True", (model, x, y, 0.1, True)),
+        *[(ValueError, f"bs, lr: found 64, {lr}", (model, x, y, lr)) for lr in (-0.1, float("nan"), float("inf"))],
     ]
 
 
@@ -218,6 +362,18 @@ def test_bytes_give_the_same_mini_batches_as_floats(n, bs):
 def test_what_are_no_bytes_is_refused(values, y, bs, words):
     with pytest.raises(ValueError, match=words):
         ByteLoader(values, y, 0.5, 0.5, bs)
+
+
+@pytest.mark.parametrize("m, s", [
+    (33.3, 0.3), (0.1, 78.6), (-0.1, 0.3), (float("nan"), 0.3), (0.1, float("nan")), (0.1, -1.0),
+])  # fmt: skip
+def test_means_that_are_no_shares_are_refused(m, s):
+    raw = torch.zeros(3, 2, dtype=torch.uint8)
+    for given in ((m, s), (torch.tensor([0.1, m]), torch.tensor([0.3, s]))):
+        with pytest.raises(ValueError, match="expected those of the values as shares of 255"):
+            ByteLoader(raw, torch.zeros(3), *given)
+    with pytest.raises(ValueError, match="found 0 of torch.uint8"):
+        ByteLoader(raw[:0], torch.zeros(0), 0.1, 0.3)
 
 
 def test_importing_passes_on_the_chain():
