@@ -19,7 +19,7 @@ from bench.tables import table
 TURNS, SOME, MOST = 9, 6_416, 1.25  # SOME: images in a turn of the ladder; MOST: of the fastest loop, to the limit
 CLIMB = ("fitted", "fused_loss", "plain", "silent", "sliced", "functional", "returned", "by_formula", "in_place",
          "fused_update", "late_losses", "buffered", "fast_epoch")  # fmt: skip
-NOTHING = ("late_items", "torch.optim.SGD", "foreach", "fused", "only_out")
+NOTHING = ("late_items", "torch.optim.SGD", "foreach", "fused", "only_out", "turned_weights")
 SIZES = (64, 256, 1_024, 4_096)
 WORKERS = (0, 1, 2, 4)
 
@@ -32,7 +32,7 @@ def loops():
     from exp import nb_11 as ours
 
     F = ours.F
-    names = [*CLIMB[:-1], "late_items", "only_out", "with_optimiser"]
+    names = [*CLIMB[:-1], "late_items", "only_out", "turned_weights", "with_optimiser"]
     found = dict(zip(names, data.from_notebook("11", *names)))
     by = found.pop("with_optimiser")
     found |= {"torch.optim.SGD": by(), "foreach": by(foreach=True), "fused": by(fused=True)}
