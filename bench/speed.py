@@ -4,10 +4,13 @@
 
 One thread, CPU seconds; the loops are the notebook's own. They take turns, 100 mini-batches and a short one at a time,
 and each ratio is the median of the ratios within the turns: many short turns bear a busy neighbour better than few long
-ones. Workers are timed by the wall, for they wait.
+ones. Workers are timed by the wall, for they wait; so are two threads, alone and beside a busy process.
 """
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -22,6 +25,7 @@ CLIMB = ("fitted", "fused_loss", "plain", "silent", "sliced", "functional", "ret
 NOTHING = ("late_items", "torch.optim.SGD", "foreach", "fused", "only_out", "turned_weights")
 SIZES = (64, 256, 1_024, 4_096)
 WORKERS = (0, 1, 2, 4)
+NEIGHBOUR = "while True: pass"  # a program that keeps one processor busy
 
 
 def loops():
@@ -162,11 +166,45 @@ def workers(work, turns):
     return found
 
 
-def measure(turns=TURNS, work=None):
+def threads(work, turns, cpus=None):
+    "Return {alone, busy: {threads: ratio of wall seconds}}: 100 steps, to one thread alone, on two processors."
+    import torch
+
+    from exp.nb_02 import MLP
+
+    loop, x, y = loops()["sliced"], work.x[:SOME], work.y[:SOME]
+    kept = os.sched_getaffinity(0) if cpus else None
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+    times = {(kind, n): [] for kind in ("alone", "busy") for n in (1, 2)}
+    try:
+        for _ in range(turns + 1):
+            for kind in ("alone", "busy"):
+                neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR]) if kind == "busy" else None
+                time.sleep(0.2)
+                for n in (1, 2):
+                    torch.set_num_threads(n)
+                    loop(MLP(), x[:640], y[:640])
+                    began = time.perf_counter()
+                    loop(MLP(), x, y)
+                    times[kind, n].append(time.perf_counter() - began)
+                if neighbour:
+                    neighbour.kill()
+                    neighbour.wait()
+    finally:
+        torch.set_num_threads(1)
+        if cpus:
+            os.sched_setaffinity(0, kept)
+    found = clock.summed_up({key: each[1:] for key, each in times.items()}, ("alone", 1))
+    return {kind: {str(n): found[kind, n]["ratio"] for n in (1, 2)} for kind in ("alone", "busy")}
+
+
+def measure(turns=TURNS, work=None, cpus=None):
     "Return all tables, and whether the target is met."
     work = work or data.load(machine.own_cpus())
     found = {"ladder": ladder(work, turns), "batches": batches(work, turns), "layouts": layouts(work, turns),
-             "bytes": feeding(work, turns), "workers": workers(work, min(turns, 3))}  # fmt: skip
+             "bytes": feeding(work, turns), "workers": workers(work, min(turns, 3)),
+             "threads": threads(work, turns, cpus)}  # fmt: skip
     ratio = found["ladder"]["fast_epoch"]["to_limit"]
     return found | {"target": {"ratio": ratio, "at_most": MOST, "met": ratio <= MOST}}
 
@@ -180,7 +218,9 @@ def texts(found):
     sizes = [f"{bits} bits: {quotients(by_size)}" for bits, by_size in found["batches"].items()]
     kinds = [f"{name}: {ratio:.3f}" for name, ratio in found["layouts"].items()]
     waits = [f"{kind}: {quotients(by_number)}" for kind, by_number in found["workers"].items()]
-    return {"ladder": rungs, "sizes": sizes, "layouts": kinds, "waits": [*waits, f"bytes: {found['bytes']:.2f}"]}
+    beside = [f"{kind}: {quotients(by_number)}" for kind, by_number in found["threads"].items()]
+    waits.append(f"bytes: {found['bytes']:.2f}")
+    return {"neighbour": beside, "ladder": rungs, "sizes": sizes, "layouts": kinds, "waits": waits}
 
 
 def markdown(found):
@@ -195,19 +235,23 @@ def markdown(found):
             f"{'met' if target['met'] else '**missed**'}.")
     sizes = [[f"{bits} bits", *(f"{ratio:.2f}" for ratio in row.values())] for bits, row in found["batches"].items()]
     waits = [[kind, *(f"{seconds:.2f} s" for seconds in row.values())] for kind, row in found["workers"].items()]
+    beside = [[kind, *(f"{ratio:.2f}" for ratio in row.values())] for kind, row in found["threads"].items()]
     more = ", ".join(f"{name} {ratio:.2f}" for name, ratio in found["layouts"].items())
     head = ["loop", "seconds", "to fit", "to the limit"]
     return ["## From the readable loop to the limit", about, table(head, rungs), said,
             "An epoch of the functional loop by the size of its mini-batches, to 32 bits and 64:",
             table(["numbers of", *SIZES], sizes), f"A step of a small CNN, to the plain one: {more}.",
             f"Mini-batches from mapped bytes take {found['bytes']:.2f} times as long as from floats. An epoch of "
-            "samples, by the number of workers (wall seconds):", table(["samples", *WORKERS], waits)]  # fmt: skip
+            "samples, by the number of workers (wall seconds):", table(["samples", *WORKERS], waits),
+            "100 steps by threads, alone and beside one busy process on two processors (wall seconds, to one thread "
+            "alone):", table(["the machine", "one thread", "two"], beside)]  # fmt: skip
 
 
 def main():
     "Measure, and print it."
-    clock.settle(1, machine.own_cpus())
-    print(json.dumps(measure()))
+    cpus = machine.own_cpus()
+    clock.settle(1, cpus)
+    print(json.dumps(measure(cpus=cpus)))
 
 
 if __name__ == "__main__":

@@ -5,26 +5,29 @@
 # %% auto #0
 __all__ = ['Times', 'race', 'limit_epoch', 'Regions', 'calls_of', 'fast_epoch', 'ByteLoader', 'ShuffleSampler', 'collate',
            'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset', 'shift', 'random_state', 'set_random_state',
-           'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'shifted', 'out_size', 'conv_loops',
-           'window', 'conv_slices', 'conv_unfold', 'conv_strided', 'conv_backward', 'conv_by_hand', 'plain_kernels',
-           'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool', 'node_max_pool', 'ImageLayer', 'Conv2d', 'MaxPool2d',
-           'AvgPool2d', 'Flatten', 'trace', 'receptive_field', 'deep_mlp', 'Hooks', 'layers_of', 'Activations', 'fans',
-           'xavier_normal_', 'xavier_uniform_', 'kaiming_normal_', 'kaiming_uniform_', 'initialise', 'lsuv',
-           'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout', 'relu', 'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu',
-           'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop', 'Adam', 'AdamW', 'orthogonal', 'Muon', 'Together',
-           'linear', 'cosine', 'exponential', 'schedule', 'steps_down', 'exponential_decay', 'cosine_decay',
-           'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate', 'Plateau', 'Sweep', 'find_rate', 'Average',
-           'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit', 'n_samples', 'Accuracy', 'undisturbed',
-           'Learner', 'Metrics', 'learning_rate', 'LearningRates', 'KeepBest', 'epoch_table', 'Progress',
-           'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient', 'linear_backward',
-           'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer', 'CrossEntropyLayer',
-           'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast', 'affine', 'NodeLinear', 'NodeMLP',
-           'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'MLP',
-           'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx', 'show_images',
-           'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'Outcome', 'exercise', 'canvas',
-           'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs',
-           'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff', 'method_of', 'Table', 'ledger',
-           'LiveOutput', 'LiveCurve', 'torch']
+           'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'NORMS', 'RECIPE', 'he_', 'Widen',
+           'Block', 'start_as_identity', 'network', 'stack_plan', 'random_flip', 'random_shift', 'random_erase',
+           'random_affine', 'as_shares', 'soft_cross_entropy', 'beta', 'Augment', 'Mixup', 'Smoothing', 'mirrored',
+           'data_of', 'model_of', 'Precise', 'prepare', 'first_losses', 'fingerprint', 'check_record', 'shifted',
+           'out_size', 'conv_loops', 'window', 'conv_slices', 'conv_unfold', 'conv_strided', 'conv_backward',
+           'conv_by_hand', 'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool', 'node_max_pool',
+           'ImageLayer', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace', 'receptive_field', 'deep_mlp', 'Hooks',
+           'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_', 'kaiming_normal_',
+           'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout', 'relu',
+           'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop', 'Adam',
+           'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule', 'steps_down',
+           'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate', 'Plateau',
+           'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit',
+           'n_samples', 'Accuracy', 'undisturbed', 'Learner', 'Metrics', 'learning_rate', 'LearningRates', 'KeepBest',
+           'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient',
+           'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
+           'CrossEntropyLayer', 'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast', 'affine',
+           'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate',
+           'Model', 'MLP', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx',
+           'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'Outcome',
+           'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses',
+           'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff',
+           'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/11_speed.ipynb #4dd9d984
 from .nb_10 import *
@@ -103,7 +106,8 @@ def race(
 ) -> Times:
     "Time pieces of work in turns, after a warm-up. Raise `TypeError`, `ValueError`."
     if not isinstance(works, dict):
-        raise TypeError(f"race: found a {type(works).__name__}, expected {{name: function}}")
+        raise TypeError(f"race: found a {type(works).__name__}, "
+                        "expected {name: function}")
     if not works or not isinstance(rounds, int) or rounds < 3:
         raise ValueError(f"race: found {len(works)} pieces of work and {rounds} rounds, "
                          "expected 1 or more, and 3 or more: of two, which is disturbed?")
@@ -171,8 +175,8 @@ class Regions:
         name,   # of the part; `RuntimeError` inside of another one
     ):
         if self.inside is not None:
-            raise RuntimeError(f"{name}: found it inside of {self.inside}, expected one after "
-                               "the other: its time would count twice")
+            raise RuntimeError(f"{name}: found it inside of {self.inside}, expected one "
+                               "after the other: its time would count twice")
         self.inside, began = name, self.clock()
         try:
             yield
@@ -230,7 +234,8 @@ def _parameters_of(model):
         raise ValueError(f"model: found {[list(p.shape) for p in parameters]}, expected "
                          "weights and bias of two layers, torch.float32")
     if not all(p.requires_grad for p in parameters):
-        raise ValueError("model: found frozen parameters, expected none: this loop moves all")
+        raise ValueError("model: found frozen parameters, expected none: "
+                         "this loop moves them all")
     if any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
         raise ValueError("model: found hooks, expected none: this loop calls no layer")
     return parameters
@@ -269,8 +274,8 @@ def _means(each, bs):
     losses = [part.mean().item() for part in each.split(bs)]
     for number, loss in enumerate(losses, 1):
         if not math.isfinite(loss):
-            raise FloatingPointError(f"mini-batch {number}: found a loss of {loss}, expected "
-                                     "a finite number: is the learning rate too high?")
+            raise FloatingPointError(f"mini-batch {number}: found a loss of {loss}, "
+                                     "expected a number: is the learning rate too high?")
     return losses
 
 # %% ../nbs/11_speed.ipynb #d9c3d369

@@ -369,9 +369,9 @@ def test_what_are_no_bytes_is_refused(values, y, bs, words):
 ])  # fmt: skip
 def test_means_that_are_no_shares_are_refused(m, s):
     raw = torch.zeros(3, 2, dtype=torch.uint8)
-    for given in ((m, s), (torch.tensor([0.1, m]), torch.tensor([0.3, s]))):
+    for pair in ((m, s), (torch.tensor([0.1, m]), torch.tensor([0.3, s]))):
         with pytest.raises(ValueError, match="expected those of the values as shares of 255"):
-            ByteLoader(raw, torch.zeros(3), *given)
+            ByteLoader(raw, torch.zeros(3), *pair)
     with pytest.raises(ValueError, match="found 0 of torch.uint8"):
         ByteLoader(raw[:0], torch.zeros(0), 0.1, 0.3)
 

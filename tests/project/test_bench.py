@@ -70,7 +70,9 @@ def made_up(foreign=0.0):
                              "fast_epoch": {"seconds": 0.16, "to_fit": 0.4, "to_limit": 1.2}},
                   "batches": {bits: {"64": 1.0, "256": 0.6} for bits in ("32", "16")},
                   "layouts": {"plain": 1.0, "channels last": 0.75}, "bytes": 1.5,
-                  "workers": {"slow": {"0": 1.8, "1": 1.7}}, "target": {"ratio": 1.2, "at_most": 1.25, "met": True}},
+                  "workers": {"slow": {"0": 1.8, "1": 1.7}},
+                  "threads": {"alone": {"1": 1.0, "2": 0.8}, "busy": {"1": 1.1, "2": 5.0}},
+                  "target": {"ratio": 1.2, "at_most": 1.25, "met": True}},
         "processes": {"784–128–10": {way: {"seconds": 1e-3, "ratio": 3.5} for way in ("one", *processes.WAYS)}},
         "normalisation": {title: {"none": {"base": {"seconds": 1e-3, "ratio": 1.0}},
                                   name: {"ours": {"seconds": 2e-3, "ratio": 2.0},
@@ -294,12 +296,16 @@ def test_speed_is_timed_in_turns():
     assert found["batches"]["32"]["64"] == found["layouts"]["plain"] == 1
     assert found["target"]["met"] is (found["target"]["ratio"] <= 1.25)
     assert set(found["workers"]["slow"]) == {str(n) for n in speed.WORKERS}
+    assert found["threads"]["alone"]["1"] == 1 and set(found["threads"]["busy"]) == {"1", "2"}
+    import torch
+
+    assert torch.get_num_threads() == 1
 
 
 def test_speed_has_its_tables_and_its_target():
     text = report.markdown(made_up())
     assert "| `fast_epoch` | 0.160 | 0.40 | 1.20 |" in text and "Found 1.20: met." in text
-    assert "| slow | 1.80 s | 1.70 s |" in text
+    assert "| slow | 1.80 s | 1.70 s |" in text and "| busy | 1.10 | 5.00 |" in text
     missed = made_up()
     missed["speed"]["target"] |= {"ratio": 1.3, "met": False}
     assert "**missed**" in report.markdown(missed)
