@@ -33,6 +33,13 @@ def test_each_tempting_mistake_fails_with_a_message(chapter, exercise, executed)
 
 
 @each_exercise
+def test_each_tempting_mistake_has_a_hint_of_its_own(chapter, exercise, executed):
+    said = executed(chapter)[1]
+    hints = [said[exercise.title, f"mistake {number}"] for number in range(1, len(exercise.mistakes) + 1)]
+    assert len({*hints}) == len(hints), hints
+
+
+@each_exercise
 def test_the_solution_passes(chapter, exercise, executed):
     assert executed(chapter)[1][exercise.title, "solution"] == f"True ✓ {exercise.name}: solved\n"
 
