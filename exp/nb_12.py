@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['ByValue', 'join', 'Workers', 'ring_all_reduce', 'average_gradients', 'broadcast', 'check_equal', 'SyncBatchNorm',
-           'Distributed', 'SharedCheckpoint', 'on_rank_0', 'join_torchrun', 'main', 'ring_time', 'tree_time',
-           'ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset', 'shift',
-           'random_state', 'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint',
-           'NORMS', 'RECIPE', 'he_', 'Widen', 'Block', 'start_as_identity', 'network', 'stack_plan', 'random_flip',
-           'random_shift', 'random_erase', 'random_affine', 'as_shares', 'soft_cross_entropy', 'beta', 'Augment',
-           'Mixup', 'Smoothing', 'mirrored', 'data_of', 'model_of', 'Precise', 'prepare', 'first_losses', 'fingerprint',
-           'check_record', 'shifted', 'out_size', 'conv_loops', 'window', 'conv_slices', 'conv_unfold', 'conv_strided',
-           'conv_backward', 'conv_by_hand', 'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool',
-           'node_max_pool', 'ImageLayer', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace', 'receptive_field',
-           'deep_mlp', 'Hooks', 'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_',
-           'kaiming_normal_', 'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout',
-           'relu', 'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop',
-           'Adam', 'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule',
-           'steps_down', 'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate',
-           'Plateau', 'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit',
+           'Distributed', 'SharedCheckpoint', 'on_rank_0', 'join_torchrun', 'main', 'ring_time', 'tree_time', 'Times',
+           'race', 'limit_epoch', 'Regions', 'calls_of', 'fast_epoch', 'ByteLoader', 'ShuffleSampler', 'collate',
+           'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset', 'shift', 'random_state', 'set_random_state',
+           'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'NORMS', 'RECIPE', 'he_', 'Widen',
+           'Block', 'start_as_identity', 'network', 'stack_plan', 'random_flip', 'random_shift', 'random_erase',
+           'random_affine', 'as_shares', 'soft_cross_entropy', 'beta', 'Augment', 'Mixup', 'Smoothing', 'mirrored',
+           'data_of', 'model_of', 'Precise', 'prepare', 'first_losses', 'fingerprint', 'check_record', 'shifted',
+           'out_size', 'conv_loops', 'window', 'conv_slices', 'conv_unfold', 'conv_strided', 'conv_backward',
+           'conv_by_hand', 'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool', 'node_max_pool',
+           'ImageLayer', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace', 'receptive_field', 'deep_mlp', 'Hooks',
+           'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_', 'kaiming_normal_',
+           'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout', 'relu',
+           'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop', 'Adam',
+           'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule', 'steps_down',
+           'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate', 'Plateau',
+           'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit',
            'n_samples', 'Accuracy', 'undisturbed', 'Learner', 'Metrics', 'learning_rate', 'LearningRates', 'KeepBest',
            'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient',
            'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
@@ -31,7 +32,7 @@ __all__ = ['ByValue', 'join', 'Workers', 'ring_all_reduce', 'average_gradients',
            'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/12_many_processes.ipynb #324263aa
-from .nb_10 import *
+from .nb_11 import *
 
 # %% ../nbs/12_many_processes.ipynb #a62f4737
 import cloudpickle
