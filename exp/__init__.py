@@ -13,6 +13,7 @@
     nb_10   Feeding the loop
     nb_11   Speed
     nb_12   Many processes
+    nb_13   Debugging
 
 All but this file is exported from `nbs/`; the export also keeps this map. A module stands on those with lower numbers.
 """
