@@ -509,7 +509,17 @@ def see_reach(case: Case):
         return (f"none (or 0) for {', '.join(lost[:3])}: detached, frozen, or are all "
                 "units dead?")
 
-# %% ../nbs/13_debugging.ipynb #e8eeb746
+# %% ../nbs/13_debugging.ipynb #7af46a2e
+def _gradients_at_step(case, wanted, xb, yb):
+    "Make a step; list, for each call of `optim.step`, the gradients that it finds."
+    used = []
+    def look():
+        used.append({p: p.grad.clone() for p in wanted if p.grad is not None})
+    with watched(case.optim, look):
+        case.step(xb, yb)
+    return used
+
+# %% ../nbs/13_debugging.ipynb #4a97fc45
 def used_and_fresh(
     case: Case,
     n: int = 3,   # steps
@@ -517,18 +527,15 @@ def used_and_fresh(
     "Return the gradients that your steps use, beside fresh ones; None if none was used."
     pairs = []
     for xb, yb in case.first(n):
-        fresh, used = fresh_gradients(case, xb, yb), []
-        def look():
-            used.append({p: p.grad.clone() for p in fresh if p.grad is not None})
-        with watched(case.optim, look):
-            case.step(xb, yb)
+        fresh = fresh_gradients(case, xb, yb)
+        used = _gradients_at_step(case, fresh, xb, yb)
         whole = [each for each in used[:1] if len(each) == len(fresh) > 0]
         flat = torch.cat([g.flatten() for g in fresh.values()]) if fresh else None
         got = [torch.cat([each[p].flatten() for p in fresh]) for each in whole]
         pairs.append((got[0] if got else (False if used else None), flat))
     return pairs
 
-# %% ../nbs/13_debugging.ipynb #e971cb22
+# %% ../nbs/13_debugging.ipynb #e90270f4
 def see_gradient(case: Case):
     "Tell whether the gradient that a step uses is that of its mini-batch."
     with put_back(case):
@@ -549,7 +556,7 @@ def see_gradient(case: Case):
     if not 0.9 < times < 1.1:
         return f"{times:.2g} times as long as that of the mini-batch: clipped or scaled?"
 
-# %% ../nbs/13_debugging.ipynb #a64ade61
+# %% ../nbs/13_debugging.ipynb #882d68e5
 def update_sizes(
     case: Case,
     n: int = 10,    # steps
@@ -565,7 +572,7 @@ def update_sizes(
             found[name].append(moved.item())
     return {name: sorted(sizes)[len(sizes) // 2] for name, sizes in found.items()}
 
-# %% ../nbs/13_debugging.ipynb #cfd14a4d
+# %% ../nbs/13_debugging.ipynb #90f20701
 def see_updates(case: Case):
     "Tell whether the first ten updates are all large, or all small, against the weights."
     with put_back(case):
@@ -579,7 +586,7 @@ def see_updates(case: Case):
     if high < 0.002:
         return f"no layer moves by more than {high:.2%} a step: a rate that is too low?"
 
-# %% ../nbs/13_debugging.ipynb #7d52068f
+# %% ../nbs/13_debugging.ipynb #d8ec3f4f
 def see_rate(case: Case):
     "Tell whether the rate falls below half within 30 steps."
     with put_back(case):
@@ -592,7 +599,7 @@ def see_rate(case: Case):
         return (f"from {before:.2g} to {after:.2g} in 30 steps: a schedule for epochs that "
                 "is called at each step?")
 
-# %% ../nbs/13_debugging.ipynb #88e72c28
+# %% ../nbs/13_debugging.ipynb #30a5a8b2
 class _Box:
     def __init__(self, tensor):
         self.tensor = tensor.detach()
@@ -613,7 +620,7 @@ def graph_kept(
     gc.collect()
     return sum(box() is not None for box in boxes)
 
-# %% ../nbs/13_debugging.ipynb #02ba2094
+# %% ../nbs/13_debugging.ipynb #c4fb4023
 def see_memory(case: Case):
     "Tell whether graphs stay in memory after their step."
     with put_back(case):
@@ -622,7 +629,7 @@ def see_memory(case: Case):
     if n > 0:
         return f"{n} tensors of ten steps are still kept: a loss added up with its graph?"
 
-# %% ../nbs/13_debugging.ipynb #a631588d
+# %% ../nbs/13_debugging.ipynb #b87a0f3a
 def by_heart(
     case: Case,
     n: int = 300,   # steps
@@ -637,7 +644,7 @@ def by_heart(
         case.step(xb, yb)
     return before, loss()
 
-# %% ../nbs/13_debugging.ipynb #5c42ced2
+# %% ../nbs/13_debugging.ipynb #49875e68
 def see_one_batch(case: Case):
     "Tell whether 300 steps on one mini-batch leave more than a tenth of its loss."
     with put_back(case):
@@ -646,7 +653,7 @@ def see_one_batch(case: Case):
     if not after < 0.1 * before:
         return f"300 steps on one mini-batch: loss {before:.3g} → {after:.3g}, expected near 0"
 
-# %% ../nbs/13_debugging.ipynb #740c7dc0
+# %% ../nbs/13_debugging.ipynb #98d197c2
 def see_evaluation(case: Case):
     "Tell whether evaluating twice gives the same, and leaves the model as it was."
     if case.evaluate is None:
@@ -665,7 +672,7 @@ def see_evaluation(case: Case):
     if moved:
         return f"changes {', '.join(moved[:2])}: no eval()?"
 
-# %% ../nbs/13_debugging.ipynb #4edc8f46
+# %% ../nbs/13_debugging.ipynb #4e1e1b3f
 def _key(row):
     "Return the bytes of an input."
     return row.detach().float().numpy().tobytes()
@@ -680,7 +687,7 @@ def see_overlap(case: Case):
     if sum(rows) > 0.01 * len(rows):
         return f"{sum(rows):,} of {len(rows):,} validation inputs are trained on"
 
-# %% ../nbs/13_debugging.ipynb #3dabff0a
+# %% ../nbs/13_debugging.ipynb #f9a54bde
 def both_accuracies(
     case: Case,
     n: int = 200,   # steps
@@ -696,7 +703,7 @@ def both_accuracies(
         hits = [(case.model(xb).argmax(-1) == yb).float().mean().item() for xb, yb in last]
     return sum(hits) / len(hits), valid
 
-# %% ../nbs/13_debugging.ipynb #ea1bdb8e
+# %% ../nbs/13_debugging.ipynb #09df165f
 def see_learning(case: Case):
     "Tell whether training and validation accuracy after 200 steps fit each other."
     _classifies(case)
@@ -713,7 +720,7 @@ def see_learning(case: Case):
     if valid > train + 0.1:
         return words + "wrong labels in training?"
 
-# %% ../nbs/13_debugging.ipynb #b2cf0066
+# %% ../nbs/13_debugging.ipynb #5df280d9
 TESTS = {  # cheapest first
     "inputs": see_inputs, "labels": see_labels, "order": see_order,
     "criterion": see_criterion, "first loss": see_first_loss, "mixing": see_mixing,
@@ -723,7 +730,7 @@ TESTS = {  # cheapest first
     "one batch": see_one_batch, "learning": see_learning,
 }
 
-# %% ../nbs/13_debugging.ipynb #17e0b5b7
+# %% ../nbs/13_debugging.ipynb #1df9884f
 class Report:
     "List what tests found, what they passed, and what could not be looked at."
     def __init__(self):
@@ -736,7 +743,7 @@ class Report:
         end = "" if self.found else ". That proves no health: it is what these tests see"
         return "\n".join([*lines, count + end])
 
-# %% ../nbs/13_debugging.ipynb #6ad10682
+# %% ../nbs/13_debugging.ipynb #9700b8b7
 def diagnose(
     step,            # your function (xb, yb) that makes one training step
     model,           # the model that it trains; before training, if you can

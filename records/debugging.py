@@ -1,8 +1,8 @@
 """Chapter 13: the gallery. Bugs that people make, harmless ones, and healthy set-ups, each a few lines of live code.
 
-Each trains for two epochs of 200 mini-batches, with three seeds. A loss that is not finite ends a run; what would follow
-is stored as `CAP`. `GALLERY` says of each set-up what it is, and which test should name it: written down before any was
-run. What the tests say is the record `diagnoses`.
+Each trains for two epochs of 200 mini-batches, with three seeds. A loss that is not finite ends a run; what would
+follow is stored as `CAP`. `GALLERY` says of each set-up what it is, and which test should name it: written down before
+any was run. What the tests say is the record `diagnoses`.
 """
 
 import statistics
