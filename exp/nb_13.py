@@ -9,20 +9,20 @@ __all__ = ['TESTS', 'small_mnist', 'Setup', 'NoStep', 'StepFirst', 'DropGradient
            'Case', 'put_back', 'see_inputs', 'see_labels', 'see_order', 'see_criterion', 'see_first_loss', 'see_mixing',
            'see_logits', 'see_optimiser', 'watched', 'fresh_gradients', 'see_reach', 'used_and_fresh', 'see_gradient',
            'update_sizes', 'see_updates', 'see_rate', 'graph_kept', 'see_memory', 'by_heart', 'see_one_batch',
-           'see_evaluation', 'see_overlap', 'both_accuracies', 'see_learning', 'Report', 'diagnose', 'ByValue', 'join',
-           'Workers', 'ring_all_reduce', 'average_gradients', 'broadcast', 'check_equal', 'SyncBatchNorm',
-           'Distributed', 'SharedCheckpoint', 'on_rank_0', 'join_torchrun', 'main', 'ring_time', 'tree_time',
-           'ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset', 'shift',
-           'random_state', 'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint',
-           'shifted', 'out_size', 'conv_loops', 'window', 'conv_slices', 'conv_unfold', 'conv_strided', 'conv_backward',
-           'conv_by_hand', 'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool', 'node_max_pool',
-           'ImageLayer', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace', 'receptive_field', 'deep_mlp', 'Hooks',
-           'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_', 'kaiming_normal_',
-           'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout', 'relu',
-           'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop', 'Adam',
-           'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule', 'steps_down',
-           'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate', 'Plateau',
-           'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit',
+           'see_evaluation', 'see_overlap', 'both_accuracies', 'see_learning', 'Report', 'diagnose', 'first_nan',
+           'ByValue', 'join', 'Workers', 'ring_all_reduce', 'average_gradients', 'broadcast', 'check_equal',
+           'SyncBatchNorm', 'Distributed', 'SharedCheckpoint', 'on_rank_0', 'join_torchrun', 'main', 'ring_time',
+           'tree_time', 'ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset',
+           'shift', 'random_state', 'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint',
+           'Checkpoint', 'shifted', 'out_size', 'conv_loops', 'window', 'conv_slices', 'conv_unfold', 'conv_strided',
+           'conv_backward', 'conv_by_hand', 'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool',
+           'node_max_pool', 'ImageLayer', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace', 'receptive_field',
+           'deep_mlp', 'Hooks', 'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_',
+           'kaiming_normal_', 'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout',
+           'relu', 'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop',
+           'Adam', 'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule',
+           'steps_down', 'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate',
+           'Plateau', 'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit',
            'n_samples', 'Accuracy', 'undisturbed', 'Learner', 'Metrics', 'learning_rate', 'LearningRates', 'KeepBest',
            'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient',
            'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
@@ -34,10 +34,10 @@ __all__ = ['TESTS', 'small_mnist', 'Setup', 'NoStep', 'StepFirst', 'DropGradient
            'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff',
            'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
-# %% ../nbs/13_debugging.ipynb #482ecab0
+# %% ../nbs/13_debugging.ipynb #9868690c
 from .nb_12 import *
 
-# %% ../nbs/13_debugging.ipynb #c657e0a2
+# %% ../nbs/13_debugging.ipynb #4e1e0aef
 import copy
 import functools
 import gc
@@ -48,7 +48,7 @@ from itertools import islice
 import torch.nn.functional as F
 from torch import nn
 
-# %% ../nbs/13_debugging.ipynb #162c1284
+# %% ../nbs/13_debugging.ipynb #f2925a50
 @functools.cache
 def small_mnist(
     n: int = 12_800,   # training images, the first of MNIST
@@ -61,7 +61,7 @@ def small_mnist(
     x = normalize(x, x[:n].mean(), x[:n].std())
     return x[:n], y[:n], x[n:], y[n:]
 
-# %% ../nbs/13_debugging.ipynb #88c0b5c4
+# %% ../nbs/13_debugging.ipynb #40ba2fe3
 class Setup:
     "Train an MLP on MNIST, each part a method, so that a bug can take its place."
     lr, n_epochs, n_classes = 0.1, 2, 10
@@ -111,7 +111,7 @@ class Setup:
         "Return loss and accuracy on the validation set."
         return evaluate(self.valid_dl, self.model.eval(), self.criterion)
 
-# %% ../nbs/13_debugging.ipynb #2bf8c5c8
+# %% ../nbs/13_debugging.ipynb #36810079
 @method_of(Setup)
 def accuracy(self, logits, yb):
     "Return the share of labels whose logit is the largest."
@@ -138,7 +138,7 @@ def run(
         pass
     return history
 
-# %% ../nbs/13_debugging.ipynb #d8488bd1
+# %% ../nbs/13_debugging.ipynb #5b90e0c3
 class NoStep(Setup):
     "Forget to call `optim.step`."
     def step(self, xb, yb):
@@ -158,7 +158,7 @@ class StepFirst(Setup):
         loss.backward()
         return loss.detach(), logits.detach()
 
-# %% ../nbs/13_debugging.ipynb #9f94a87a
+# %% ../nbs/13_debugging.ipynb #686bbbb9
 class DropGradient(Setup):
     "Call `zero_grad` between `backward` and `step`."
     def step(self, xb, yb):
@@ -178,7 +178,7 @@ class ForgetZero(Setup):
         self.optim.step()
         return loss.detach(), logits.detach()
 
-# %% ../nbs/13_debugging.ipynb #44631ff8
+# %% ../nbs/13_debugging.ipynb #e654c1b5
 class Detach(Setup):
     "Take the hidden layer out of the graph with `detach`."
     def make_model(self):
@@ -199,7 +199,7 @@ class HoldLast(Setup):
     def make_optim(self):
         return torch.optim.SGD(self.model[2].parameters(), self.lr)
 
-# %% ../nbs/13_debugging.ipynb #104c8e74
+# %% ../nbs/13_debugging.ipynb #d569cb80
 class SoftmaxTwice(Setup):
     "Put a softmax before a loss that has one inside."
     def criterion(self, logits, yb):
@@ -215,7 +215,7 @@ class WrongDim(Setup):
     def criterion(self, logits, yb):
         return F.nll_loss(logits.log_softmax(0), yb)
 
-# %% ../nbs/13_debugging.ipynb #e979dc76
+# %% ../nbs/13_debugging.ipynb #2627ae28
 class Sorted(Setup):
     "Train on images that are sorted by class, without shuffling."
     def make_batches(self):
@@ -234,7 +234,7 @@ class HalfShuffled(Setup):
         mixed = torch.cat([y[:half][torch.randperm(half)], y[half:]])
         return x, mixed, x_valid, y_valid
 
-# %% ../nbs/13_debugging.ipynb #d74feb96
+# %% ../nbs/13_debugging.ipynb #d0dd8e79
 class OffByOne(Setup):
     "Number the classes from 1 in training, from 0 in validation."
     def data(self, x, y, x_valid, y_valid):
@@ -252,7 +252,7 @@ class Bytes(Setup):
         return [255 * (x - low) / (high - low), y,
                 255 * (x_valid - low) / (high - low), y_valid]
 
-# %% ../nbs/13_debugging.ipynb #b32f0740
+# %% ../nbs/13_debugging.ipynb #aae4dc6f
 class KeepGraph(Setup):
     "Add up losses with their graphs, which `retain_graph` keeps."
     total = 0.0
@@ -270,7 +270,7 @@ class JudgeOnTraining(Setup):
     def make_valid(self):
         return DataLoader(Dataset(self.x[:2_000], self.y[:2_000]), 1_000)
 
-# %% ../nbs/13_debugging.ipynb #21b6b67c
+# %% ../nbs/13_debugging.ipynb #a88b7a8a
 class RawValidation(Setup):
     "Normalise the training images, and not the validation images."
     def data(self, x, y, x_valid, y_valid):
@@ -284,7 +284,7 @@ class LowRate(Setup):
     "Take a rate that is 100 times too low."
     lr = 0.001
 
-# %% ../nbs/13_debugging.ipynb #8a669a58
+# %% ../nbs/13_debugging.ipynb #9231e4eb
 class NotLooked(Exception):
     "Say why a test could not be made."
 
@@ -310,7 +310,7 @@ class Case:
         if not list(self.first(1)):
             raise ValueError("batches: found none, expected a loader of (xb, yb)")
 
-# %% ../nbs/13_debugging.ipynb #3766de23
+# %% ../nbs/13_debugging.ipynb #1a6c32aa
 @method_of(Case)
 def first(
     self,
@@ -332,7 +332,7 @@ def endless(
             yield batch
             done += 1
 
-# %% ../nbs/13_debugging.ipynb #4161c9e3
+# %% ../nbs/13_debugging.ipynb #bbabfb56
 @contextmanager
 def put_back(
     case: Case,
@@ -355,7 +355,7 @@ def put_back(
             for part, mode in zip(parts, modes):
                 part.training = mode
 
-# %% ../nbs/13_debugging.ipynb #052628f4
+# %% ../nbs/13_debugging.ipynb #51603ba7
 def _names(model):
     "Return {parameter: name}."
     own = {value.data_ptr(): name for name, value in model.state_dict().items()}
@@ -366,7 +366,7 @@ def _classifies(case):
     if case.first(1)[0][1].dtype != torch.int64:
         raise NotLooked("the labels are no classes")
 
-# %% ../nbs/13_debugging.ipynb #db3d7242
+# %% ../nbs/13_debugging.ipynb #39071d55
 def see_inputs(case: Case):
     "Tell whether the inputs are finite, and about 0 on average, 1 in spread."
     x = torch.cat([xb.flatten().float() for xb, _ in case.first(3)])
@@ -377,7 +377,7 @@ def see_inputs(case: Case):
         return (f"mean {mean:.2g} and standard deviation {spread:.2g}, expected about "
                 "0 and 1: normalised?")
 
-# %% ../nbs/13_debugging.ipynb #c760e106
+# %% ../nbs/13_debugging.ipynb #527bd02a
 def see_labels(case: Case):
     "Tell whether the first three mini-batches hold at least half of the classes."
     _classifies(case)
@@ -385,7 +385,7 @@ def see_labels(case: Case):
     if n < case.n_classes / 2:
         return f"{n} of {case.n_classes} classes in three mini-batches: sorted data?"
 
-# %% ../nbs/13_debugging.ipynb #65f063bc
+# %% ../nbs/13_debugging.ipynb #b75e89ea
 def see_order(case: Case):
     "Tell whether mini-batches differ from each other, and from epoch to epoch."
     (x1, _), *more = case.first(2)
@@ -397,7 +397,7 @@ def see_order(case: Case):
     if torch.equal(x3, x4):
         return "the same in each epoch: not shuffled?"
 
-# %% ../nbs/13_debugging.ipynb #2e721e82
+# %% ../nbs/13_debugging.ipynb #2244590a
 def see_criterion(case: Case):
     "Tell whether the loss of perfect logits is 0, and that of equal ones ln(classes)."
     _classifies(case)
@@ -410,7 +410,7 @@ def see_criterion(case: Case):
     if abs(equal - math.log(n)) > 0.05:
         return f"equal logits cost {equal:.3g}, expected {math.log(n):.3g}: a sum, no mean?"
 
-# %% ../nbs/13_debugging.ipynb #c91d28e7
+# %% ../nbs/13_debugging.ipynb #aa7dd7fe
 @torch.no_grad()
 def see_first_loss(case: Case):
     "Tell whether the untrained model costs more than 1 above ln(classes)."
@@ -422,7 +422,7 @@ def see_first_loss(case: Case):
         return (f"{loss:.3g}, expected about {math.log(case.n_classes):.2f} (before "
                 "training): inputs or first weights too large?")
 
-# %% ../nbs/13_debugging.ipynb #e3ed5308
+# %% ../nbs/13_debugging.ipynb #a1875dd9
 @torch.no_grad()
 def see_mixing(case: Case):
     "Tell whether the outputs of a mini-batch turn round with it."
@@ -433,7 +433,7 @@ def see_mixing(case: Case):
     if not torch.allclose(out, turned, rtol=1e-3, atol=1e-3):
         return "the output of an image depends on its place in the mini-batch: a reshape?"
 
-# %% ../nbs/13_debugging.ipynb #1128b230
+# %% ../nbs/13_debugging.ipynb #d5212a21
 @torch.no_grad()
 def see_logits(case: Case):
     "Tell whether logits are free to have both signs, and the model is not linear."
@@ -448,7 +448,7 @@ def see_logits(case: Case):
     if layers > 1 and bend < 1e-4:
         return f"{layers} layers that are one linear function: no activation?"
 
-# %% ../nbs/13_debugging.ipynb #e38c6275
+# %% ../nbs/13_debugging.ipynb #e6157732
 def see_optimiser(case: Case):
     "Tell whether the optimiser holds every parameter of the model, none frozen."
     held = {p for group in case.optim.param_groups for p in group["params"]}
@@ -461,7 +461,7 @@ def see_optimiser(case: Case):
     if frozen:
         return f"{', '.join(frozen[:3])}: frozen (requires_grad is False); on purpose?"
 
-# %% ../nbs/13_debugging.ipynb #d24b37e4
+# %% ../nbs/13_debugging.ipynb #1421df11
 @contextmanager
 def watched(
     optim,   # an optimiser, ours or PyTorch's
@@ -482,7 +482,7 @@ def watched(
         else:
             optim.step = own
 
-# %% ../nbs/13_debugging.ipynb #b4ab0f43
+# %% ../nbs/13_debugging.ipynb #4caf2a25
 def fresh_gradients(
     case: Case,
     xb,            # a mini-batch
@@ -495,7 +495,7 @@ def fresh_gradients(
     found = torch.autograd.grad(loss, live, allow_unused=True) if live else []
     return {p: g for p, g in zip(live, found) if g is not None}
 
-# %% ../nbs/13_debugging.ipynb #455845df
+# %% ../nbs/13_debugging.ipynb #0e295508
 def see_reach(case: Case):
     "Tell whether a gradient reaches every parameter after three steps."
     with put_back(case):
@@ -509,7 +509,7 @@ def see_reach(case: Case):
         return (f"none (or 0) for {', '.join(lost[:3])}: detached, frozen, or are all "
                 "units dead?")
 
-# %% ../nbs/13_debugging.ipynb #7af46a2e
+# %% ../nbs/13_debugging.ipynb #07a60591
 def _gradients_at_step(case, wanted, xb, yb):
     "Make a step; list, for each call of `optim.step`, the gradients that it finds."
     used = []
@@ -519,7 +519,7 @@ def _gradients_at_step(case, wanted, xb, yb):
         case.step(xb, yb)
     return used
 
-# %% ../nbs/13_debugging.ipynb #4a97fc45
+# %% ../nbs/13_debugging.ipynb #17f9573e
 def used_and_fresh(
     case: Case,
     n: int = 3,   # steps
@@ -535,7 +535,7 @@ def used_and_fresh(
         pairs.append((got[0] if got else (False if used else None), flat))
     return pairs
 
-# %% ../nbs/13_debugging.ipynb #e90270f4
+# %% ../nbs/13_debugging.ipynb #2df653f0
 def see_gradient(case: Case):
     "Tell whether the gradient that a step uses is that of its mini-batch."
     with put_back(case):
@@ -556,7 +556,7 @@ def see_gradient(case: Case):
     if not 0.9 < times < 1.1:
         return f"{times:.2g} times as long as that of the mini-batch: clipped or scaled?"
 
-# %% ../nbs/13_debugging.ipynb #882d68e5
+# %% ../nbs/13_debugging.ipynb #c573f02f
 def update_sizes(
     case: Case,
     n: int = 10,    # steps
@@ -572,7 +572,7 @@ def update_sizes(
             found[name].append(moved.item())
     return {name: sorted(sizes)[len(sizes) // 2] for name, sizes in found.items()}
 
-# %% ../nbs/13_debugging.ipynb #90f20701
+# %% ../nbs/13_debugging.ipynb #6c280f8b
 def see_updates(case: Case):
     "Tell whether the first ten updates are all large, or all small, against the weights."
     with put_back(case):
@@ -586,7 +586,7 @@ def see_updates(case: Case):
     if high < 0.002:
         return f"no layer moves by more than {high:.2%} a step: a rate that is too low?"
 
-# %% ../nbs/13_debugging.ipynb #d8ec3f4f
+# %% ../nbs/13_debugging.ipynb #8ff48b6e
 def see_rate(case: Case):
     "Tell whether the rate falls below half within 30 steps."
     with put_back(case):
@@ -599,7 +599,7 @@ def see_rate(case: Case):
         return (f"from {before:.2g} to {after:.2g} in 30 steps: a schedule for epochs that "
                 "is called at each step?")
 
-# %% ../nbs/13_debugging.ipynb #30a5a8b2
+# %% ../nbs/13_debugging.ipynb #0a9b2cbe
 class _Box:
     def __init__(self, tensor):
         self.tensor = tensor.detach()
@@ -620,7 +620,7 @@ def graph_kept(
     gc.collect()
     return sum(box() is not None for box in boxes)
 
-# %% ../nbs/13_debugging.ipynb #c4fb4023
+# %% ../nbs/13_debugging.ipynb #936b1c52
 def see_memory(case: Case):
     "Tell whether graphs stay in memory after their step."
     with put_back(case):
@@ -629,7 +629,7 @@ def see_memory(case: Case):
     if n > 0:
         return f"{n} tensors of ten steps are still kept: a loss added up with its graph?"
 
-# %% ../nbs/13_debugging.ipynb #b87a0f3a
+# %% ../nbs/13_debugging.ipynb #9cc96891
 def by_heart(
     case: Case,
     n: int = 300,   # steps
@@ -644,16 +644,17 @@ def by_heart(
         case.step(xb, yb)
     return before, loss()
 
-# %% ../nbs/13_debugging.ipynb #49875e68
+# %% ../nbs/13_debugging.ipynb #4eecf7b0
 def see_one_batch(case: Case):
     "Tell whether 300 steps on one mini-batch leave more than a tenth of its loss."
     with put_back(case):
         case.model.train()
         before, after = by_heart(case)
     if not after < 0.1 * before:
-        return f"300 steps on one mini-batch: loss {before:.3g} → {after:.3g}, expected near 0"
+        return (f"300 steps on one mini-batch: loss {before:.3g} → {after:.3g}, expected "
+                "near 0")
 
-# %% ../nbs/13_debugging.ipynb #98d197c2
+# %% ../nbs/13_debugging.ipynb #1092ad9f
 def see_evaluation(case: Case):
     "Tell whether evaluating twice gives the same, and leaves the model as it was."
     if case.evaluate is None:
@@ -672,7 +673,7 @@ def see_evaluation(case: Case):
     if moved:
         return f"changes {', '.join(moved[:2])}: no eval()?"
 
-# %% ../nbs/13_debugging.ipynb #4e1e1b3f
+# %% ../nbs/13_debugging.ipynb #d4ce154c
 def _key(row):
     "Return the bytes of an input."
     return row.detach().float().numpy().tobytes()
@@ -687,7 +688,7 @@ def see_overlap(case: Case):
     if sum(rows) > 0.01 * len(rows):
         return f"{sum(rows):,} of {len(rows):,} validation inputs are trained on"
 
-# %% ../nbs/13_debugging.ipynb #f9a54bde
+# %% ../nbs/13_debugging.ipynb #07f9fabb
 def both_accuracies(
     case: Case,
     n: int = 200,   # steps
@@ -703,7 +704,7 @@ def both_accuracies(
         hits = [(case.model(xb).argmax(-1) == yb).float().mean().item() for xb, yb in last]
     return sum(hits) / len(hits), valid
 
-# %% ../nbs/13_debugging.ipynb #09df165f
+# %% ../nbs/13_debugging.ipynb #d77913ba
 def see_learning(case: Case):
     "Tell whether training and validation accuracy after 200 steps fit each other."
     _classifies(case)
@@ -720,7 +721,7 @@ def see_learning(case: Case):
     if valid > train + 0.1:
         return words + "wrong labels in training?"
 
-# %% ../nbs/13_debugging.ipynb #5df280d9
+# %% ../nbs/13_debugging.ipynb #4203083c
 TESTS = {  # cheapest first
     "inputs": see_inputs, "labels": see_labels, "order": see_order,
     "criterion": see_criterion, "first loss": see_first_loss, "mixing": see_mixing,
@@ -730,7 +731,7 @@ TESTS = {  # cheapest first
     "one batch": see_one_batch, "learning": see_learning,
 }
 
-# %% ../nbs/13_debugging.ipynb #1df9884f
+# %% ../nbs/13_debugging.ipynb #79d21846
 class Report:
     "List what tests found, what they passed, and what could not be looked at."
     def __init__(self):
@@ -743,7 +744,7 @@ class Report:
         end = "" if self.found else ". That proves no health: it is what these tests see"
         return "\n".join([*lines, count + end])
 
-# %% ../nbs/13_debugging.ipynb #9700b8b7
+# %% ../nbs/13_debugging.ipynb #a90b871c
 def diagnose(
     step,            # your function (xb, yb) that makes one training step
     model,           # the model that it trains; before training, if you can
@@ -769,3 +770,40 @@ def diagnose(
             report.passed += [name] * (words is None)
             report.found |= {name: words} if words else {}
     return report
+
+# %% ../nbs/13_debugging.ipynb #b91e22bb
+def first_nan(
+    model,       # an `nn.Module`
+    criterion,   # its loss: (logits, yb) → a number
+    xb,          # a mini-batch
+    yb,          # and its labels
+) -> str:        # a place in words, or nothing
+    "Name the first place, forward and then backward, where a number is not finite."
+    if not xb.isfinite().all():
+        return "the inputs"
+    outs, layers = {}, [(n, m) for n, m in model.named_modules() if not list(m.children())]
+    def note(name):
+        return lambda layer, given, out: outs.__setitem__(name, out)
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
+    with undisturbed(model):
+        loss = criterion(model(xb), yb)
+    for hook in hooks:
+        hook.remove()
+    for name, out in outs.items():
+        if not out.isfinite().all():
+            return f"layer {name}, forward"
+    if not loss.isfinite():
+        return "the criterion, forward"
+    return _backward_nan(loss, outs)
+
+# %% ../nbs/13_debugging.ipynb #887bd00d
+def _backward_nan(loss, outs):
+    "Name the layer whose backward pass makes the first gradient that is not finite."
+    behind = "the criterion"
+    for name, out in reversed(outs.items()):
+        if not out.requires_grad:
+            break
+        [grad] = torch.autograd.grad(loss, out, retain_graph=True)
+        if not grad.isfinite().all():
+            return f"{behind}, backward"
+        behind = f"layer {name}"

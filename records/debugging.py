@@ -5,6 +5,8 @@ follow is stored as `CAP`. `GALLERY` says of each set-up what it is, and which t
 any was run. What the tests say is the record `diagnoses`.
 """
 
+import inspect
+import math
 import statistics
 
 from torch import nn
@@ -980,3 +982,83 @@ def run(setting, steps=None):
         "train": round(statistics.mean(accs[-100:]), 4),
         "numbers": numbers(kind(setting["seed"])),
     }
+
+
+# What the chapter shows of it
+
+NAMED = [name for name, kind in SETUPS.items() if GALLERY[kind][0] == BUG or kind is Healthy]
+VIEWS = {"training curve": 1, "and validation": 2, "and numbers of the first steps": 3}
+
+
+def parts(run):
+    "Return what a reader sees of a run, in three parts, each a list of numbers of moderate size."
+    curve = [math.asinh(loss) for loss in run["curve"]]
+    seen = [*curve, math.asinh(run["noise"]), run["train"]]
+    valid = [number for _, loss, acc in run["epochs"] for number in (math.asinh(loss), acc)]
+    cosine, times, low, high = run["numbers"]
+    return [seen, valid, [cosine, *(math.log10(max(abs(value), 1e-6)) for value in (times, low, high))]]
+
+
+def nearest(table, judged, known):
+    "Return the name of the known run that is nearest to a judged one: {(name, seed): numbers}."
+
+    def distance(a, b):
+        return sum((x - y) ** 2 for x, y in zip(table[a], table[b]))
+
+    return min(known, key=lambda other: distance(judged, other))[0]
+
+
+def standardised(by_run, n_parts):
+    "Return one list of numbers for each run: parts count alike, however many numbers they have."
+    columns = []
+    for part in range(n_parts):
+        rows = [each[part] for each in by_run.values()]
+        for column in zip(*rows):
+            m, s = statistics.mean(column), statistics.pstdev(column) or 1.0
+            columns.append([(value - m) / s / len(rows[0]) ** 0.5 for value in column])
+    return dict(zip(by_run, zip(*columns)))
+
+
+def told_apart(runs, n_parts):
+    "Return {name: in how many of three seeds the nearest run of the two other seeds was of the same set-up}."
+    by_run = {(run["setting"]["setup"], run["setting"]["seed"]): parts(run) for run in runs}
+    table = standardised({key: value for key, value in by_run.items() if key[0] in NAMED}, n_parts)
+    right = dict.fromkeys(NAMED, 0)
+    for key in table:
+        known = [other for other in table if other[1] != key[1]]
+        right[key[0]] += nearest(table, key, known) == key[0]
+    return right
+
+
+def words(name):
+    "Return what a set-up does, as its docstring says."
+    return inspect.getdoc(SETUPS[name])
+
+
+def short(number):
+    "Write a number in little room."
+    return "over" if abs(number) >= CAP else f"{number:.0f}" if abs(number) >= 100 else f"{number:.2f}"
+
+
+def row(name, runs):
+    "Return the line of a set-up: losses at the start, after 100 mini-batches, at the end; validation in percent."
+    some = [run for run in runs if run["setting"]["setup"] == name]
+    at = [statistics.median(run["curve"][i] for run in some) for i in (0, 10, 39)]
+    acc = statistics.median(run["epochs"][-1][2] for run in some)
+    return f"{name}: {' '.join(map(short, at))} {100 * acc:.0f}"
+
+
+def texts(runs):
+    "Return what the chapter's cells hold of the record, by the names that they have there."
+    shares = []
+    for view, n in VIEWS.items():
+        right = told_apart(runs, n)
+        percent = 100 * sum(right.values()) / len(right) / len(SEEDS)
+        shares.append(f"{view}: {percent:.0f} {sum(count == len(SEEDS) for count in right.values())}")
+    rows = [row(name, runs) for name, kind in SETUPS.items() if GALLERY[kind][0] != HEALTHY]
+    healthy = [row(name, runs) for name, kind in SETUPS.items() if GALLERY[kind][0] == HEALTHY]
+    sizes = [run["numbers"][2:] for run in runs if GALLERY[SETUPS[run["setting"]["setup"]]][0] == HEALTHY]
+    kept = sum(3e-4 <= low and high <= 3e-3 for low, high in sizes)
+    shares.append(f"healthy runs with updates of 0.0003 to 0.003: {kept} {len(sizes)}")
+    return {"shares": shares, "rows_1": rows[:22], "rows_2": rows[22:44], "rows_3": rows[44:66], "rows_4": rows[66:],
+            "healthy_rows": healthy}  # fmt: skip

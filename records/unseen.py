@@ -315,3 +315,20 @@ def run(setting, steps=None):
     trained = [sum(losses[:200]) / 200, sum(losses[200:]) / 200]
     epochs = [[a, capped(b), min(max(acc, 1e-4), 1 - 1e-4)] for a, (b, acc) in zip(trained, valid)]
     return {"losses": losses, "epochs": epochs, "found": report.found, "not_looked": list(report.not_looked)}
+
+
+# What the chapter shows of it
+
+
+def texts(runs):
+    "Return what the chapter's cells hold of the record, by the names that they have there."
+    from records.diagnoses import counted, verdicts
+
+    found = verdicts(runs, {kind.__name__: hopes for kind, hopes in UNSEEN.items()})
+    signs = {(True, True, True): "first", (False, True, True): "named", (False, False, True): "caught"}
+    rows = []
+    for name, each in found.items():
+        acc = [run["epochs"][-1][2] for run in runs if run["setting"]["setup"] == name]
+        said = next(list(run["found"]) for run in runs if run["setting"]["setup"] == name)
+        rows.append(f"{name}: {signs.get(each, 'missed')}; {100 * sum(acc) / len(acc):.0f}; {', '.join(said)}")
+    return {"judged_unseen": [f"unseen: {counted(found)}"], "unseen_1": rows[:13], "unseen_2": rows[13:]}
