@@ -1,7 +1,6 @@
 """Chapter 13: what `diagnose` says of every set-up of the gallery, before training; two seeds each.
 
-The losses are those of the first mini-batches, trained *after* the diagnosis: it leaves no trace, so they are those of
-the record `debugging`.
+The losses are those of the first mini-batches of the same set-up, made anew.
 """
 
 from exp.nb_13 import TESTS, diagnose
@@ -20,7 +19,7 @@ def settings():
 
 
 def run(setting, steps=None):
-    "Diagnose one set-up, and train its first mini-batches."
+    "Diagnose one set-up; train the first mini-batches of another that is like it."
     setup = SETUPS[setting["setup"]](setting["seed"])
     if steps is not None:
         return {"losses": setup.run(steps).losses}

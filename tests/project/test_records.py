@@ -109,6 +109,29 @@ def test_the_compiler_of_this_machine_drops_alpha_too(tmp_path):
     assert said.stdout.split() == ["False", "True"], said.stderr
 
 
+@pytest.mark.parametrize("name", ["debugging", "diagnoses", "unseen"])
+def test_chapter_13_shows_what_is_stored(name):
+    sources = [cell.source for cell in chapter("13").code_cells]
+    for word, rows in records.module(name).texts(records.stored(name)["runs"]).items():
+        text = f'{word} = """\n' + "\n".join(rows) + '\n"""'
+        assert sum(text in source for source in sources) == 1, f"{word}: the chapter shows other numbers"
+
+
+def test_the_gallery_holds_what_chapter_13_says():
+    gallery = records.module("debugging")
+    kinds = [what for what, _ in gallery.GALLERY.values()]
+    assert [kinds.count(each) for each in (gallery.BUG, gallery.HARMLESS, gallery.HEALTHY)] == [76, 5, 22]
+    assert len(records.module("unseen").UNSEEN) == 26
+
+
+def test_what_was_diagnosed_is_what_was_trained():
+    def first(name):
+        return {(run["setting"]["setup"], run["setting"]["seed"]): run["first"] for run in records.stored(name)["runs"]}
+
+    trained, diagnosed = first("debugging"), first("diagnoses")
+    assert len(diagnosed) == 206 and all(trained[key] == losses for key, losses in diagnosed.items())
+
+
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     "Return a record of two runs, in a folder of its own."
