@@ -234,7 +234,7 @@ class HalfShuffled(Setup):
         mixed = torch.cat([y[:half][torch.randperm(half)], y[half:]])
         return x, mixed, x_valid, y_valid
 
-# %% ../nbs/13_debugging.ipynb #d0dd8e79
+# %% ../nbs/13_debugging.ipynb #db079508
 class OffByOne(Setup):
     "Number the classes from 1 in training, from 0 in validation."
     def data(self, x, y, x_valid, y_valid):
@@ -243,7 +243,7 @@ class OffByOne(Setup):
 class SameBatch(Setup):
     "Ask for the first mini-batch again and again."
     def make_batches(self):
-        return [next(iter(super(SameBatch, self).make_batches()))] * 200
+        return [next(iter(super().make_batches()))] * 200
 
 class Bytes(Setup):
     "Feed bytes from 0 to 255, as they come from the file."

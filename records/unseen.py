@@ -330,5 +330,7 @@ def texts(runs):
     for name, each in found.items():
         acc = [run["epochs"][-1][2] for run in runs if run["setting"]["setup"] == name]
         said = next(list(run["found"]) for run in runs if run["setting"]["setup"] == name)
-        rows.append(f"{name}: {signs.get(each, 'missed')}; {100 * sum(acc) / len(acc):.0f}; {', '.join(said)}")
+        rows.append(
+            f"{name}: {signs.get(each, 'missed')}; {100 * sum(acc) / len(acc):.0f}; {', '.join(said) or 'none'}"
+        )
     return {"judged_unseen": [f"unseen: {counted(found)}"], "unseen_1": rows[:13], "unseen_2": rows[13:]}
