@@ -252,7 +252,7 @@ class Bytes(Setup):
         return [255 * (x - low) / (high - low), y,
                 255 * (x_valid - low) / (high - low), y_valid]
 
-# %% ../nbs/13_debugging.ipynb #aae4dc6f
+# %% ../nbs/13_debugging.ipynb #4719a2c7
 class KeepGraph(Setup):
     "Add up losses with their graphs, which `retain_graph` keeps."
     total = 0.0
@@ -270,7 +270,6 @@ class JudgeOnTraining(Setup):
     def make_valid(self):
         return DataLoader(Dataset(self.x[:2_000], self.y[:2_000]), 1_000)
 
-# %% ../nbs/13_debugging.ipynb #a88b7a8a
 class RawValidation(Setup):
     "Normalise the training images, and not the validation images."
     def data(self, x, y, x_valid, y_valid):
@@ -377,7 +376,7 @@ def see_inputs(case: Case):
         return (f"mean {mean:.2g} and standard deviation {spread:.2g}, expected about "
                 "0 and 1: normalised?")
 
-# %% ../nbs/13_debugging.ipynb #527bd02a
+# %% ../nbs/13_debugging.ipynb #9206018b
 def see_labels(case: Case):
     "Tell whether the first three mini-batches hold at least half of the classes."
     _classifies(case)
@@ -385,7 +384,6 @@ def see_labels(case: Case):
     if n < case.n_classes / 2:
         return f"{n} of {case.n_classes} classes in three mini-batches: sorted data?"
 
-# %% ../nbs/13_debugging.ipynb #b75e89ea
 def see_order(case: Case):
     "Tell whether mini-batches differ from each other, and from epoch to epoch."
     (x1, _), *more = case.first(2)
@@ -482,7 +480,7 @@ def watched(
         else:
             optim.step = own
 
-# %% ../nbs/13_debugging.ipynb #4caf2a25
+# %% ../nbs/13_debugging.ipynb #3f2fb1b6
 def fresh_gradients(
     case: Case,
     xb,            # a mini-batch
@@ -495,7 +493,6 @@ def fresh_gradients(
     found = torch.autograd.grad(loss, live, allow_unused=True) if live else []
     return {p: g for p, g in zip(live, found) if g is not None}
 
-# %% ../nbs/13_debugging.ipynb #0e295508
 def see_reach(case: Case):
     "Tell whether a gradient reaches every parameter after three steps."
     with put_back(case):
@@ -509,7 +506,7 @@ def see_reach(case: Case):
         return (f"none (or 0) for {', '.join(lost[:3])}: detached, frozen, or are all "
                 "units dead?")
 
-# %% ../nbs/13_debugging.ipynb #07a60591
+# %% ../nbs/13_debugging.ipynb #73c02831
 def _gradients_at_step(case, wanted, xb, yb):
     "Make a step; list, for each call of `optim.step`, the gradients that it finds."
     used = []
@@ -519,7 +516,6 @@ def _gradients_at_step(case, wanted, xb, yb):
         case.step(xb, yb)
     return used
 
-# %% ../nbs/13_debugging.ipynb #17f9573e
 def used_and_fresh(
     case: Case,
     n: int = 3,   # steps
@@ -599,7 +595,7 @@ def see_rate(case: Case):
         return (f"from {before:.2g} to {after:.2g} in 30 steps: a schedule for epochs that "
                 "is called at each step?")
 
-# %% ../nbs/13_debugging.ipynb #0a9b2cbe
+# %% ../nbs/13_debugging.ipynb #acf264a0
 class _Box:
     def __init__(self, tensor):
         self.tensor = tensor.detach()
@@ -620,7 +616,6 @@ def graph_kept(
     gc.collect()
     return sum(box() is not None for box in boxes)
 
-# %% ../nbs/13_debugging.ipynb #936b1c52
 def see_memory(case: Case):
     "Tell whether graphs stay in memory after their step."
     with put_back(case):
@@ -721,7 +716,7 @@ def see_learning(case: Case):
     if valid > train + 0.1:
         return words + "wrong labels in training?"
 
-# %% ../nbs/13_debugging.ipynb #4203083c
+# %% ../nbs/13_debugging.ipynb #8c21703e
 TESTS = {  # cheapest first
     "inputs": see_inputs, "labels": see_labels, "order": see_order,
     "criterion": see_criterion, "first loss": see_first_loss, "mixing": see_mixing,
@@ -731,7 +726,6 @@ TESTS = {  # cheapest first
     "one batch": see_one_batch, "learning": see_learning,
 }
 
-# %% ../nbs/13_debugging.ipynb #79d21846
 class Report:
     "List what tests found, what they passed, and what could not be looked at."
     def __init__(self):

@@ -42,7 +42,7 @@ BUGS = [
     Bug("gradient: the first step only", "        used, fresh = used_and_fresh(case)[-1]\n", "        used, fresh = used_and_fresh(case)[0]\n"),
     Bug("gradient: about the same direction will do", "    if not cosine > 0.99:\n", "    if not cosine > 0.5:\n"),
     Bug("gradient: length does not count", "    if not 0.9 < times < 1.1:\n", "    if False:\n"),
-    Bug("gradient: a step that is never made is fine", "    if used is None:\n", "    if False:\n"),
+    Bug("gradient: a step that is never made is fine", "    if used is None:\n", "    if used is None:\n        return None\n    if False:\n"),
     # ten steps and more
     Bug("updates: not relative to the weights", " / before[p].norm().clamp(min=1e-9)\n", "\n"),
     Bug("updates: too low is fine", "    if high < 0.002:\n", "    if high < 0.0:\n"),
