@@ -765,6 +765,18 @@ def diagnose(
             report.found |= {name: words} if words else {}
     return report
 
+# %% ../nbs/13_debugging.ipynb #887bd00d
+def _backward_nan(loss, outs):
+    "Name the layer whose backward pass makes the first gradient that is not finite."
+    behind = "the criterion"
+    for name, out in reversed(outs.items()):
+        if not out.requires_grad:
+            break
+        [grad] = torch.autograd.grad(loss, out, retain_graph=True)
+        if not grad.isfinite().all():
+            return f"{behind}, backward"
+        behind = f"layer {name}"
+
 # %% ../nbs/13_debugging.ipynb #b91e22bb
 def first_nan(
     model,       # an `nn.Module`
@@ -789,15 +801,3 @@ def first_nan(
     if not loss.isfinite():
         return "the criterion, forward"
     return _backward_nan(loss, outs)
-
-# %% ../nbs/13_debugging.ipynb #887bd00d
-def _backward_nan(loss, outs):
-    "Name the layer whose backward pass makes the first gradient that is not finite."
-    behind = "the criterion"
-    for name, out in reversed(outs.items()):
-        if not out.requires_grad:
-            break
-        [grad] = torch.autograd.grad(loss, out, retain_graph=True)
-        if not grad.isfinite().all():
-            return f"{behind}, backward"
-        behind = f"layer {name}"
