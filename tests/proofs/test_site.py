@@ -350,6 +350,21 @@ def test_the_glossary_leads_to_each_definition(page, text):
     assert "02_minibatch_training.html#term-epoch" in text("chapters/04_learner")
 
 
+def test_the_gallery_is_filtered_by_what_one_sees(visit):
+    page = visit("gallery.html")
+    shown = "() => [...document.querySelectorAll('.gallery-card')].filter(card => card.checkVisibility()).length"
+    status = "() => document.querySelector('.gallery-form [role=status]').textContent"
+    assert page.evaluate(shown) == 103 and page.evaluate(status) == "103 of 103 set-ups"
+    page.select_option("select[name=curve]", "is flat")
+    flat = page.evaluate(shown)
+    assert 10 < flat < 30 and page.evaluate(status) == f"{flat} of 103 set-ups"
+    page.select_option("select[name=valid]", "as in a healthy run")
+    assert page.evaluate(shown) == 0
+    page.select_option("select[name=curve]", "")
+    assert page.evaluate(shown) > 30
+
+
+
 @pytest.mark.all_chapters
 def test_the_index_has_every_exercise_with_difficulty_and_minutes(page, text):
     for each in CHAPTERS:
