@@ -5,34 +5,34 @@
 # %% auto #0
 __all__ = ['TESTS', 'small_mnist', 'Setup', 'NoStep', 'StepFirst', 'DropGradient', 'ForgetZero', 'Detach', 'Freeze', 'HoldLast',
            'SoftmaxTwice', 'SummedLoss', 'WrongDim', 'Sorted', 'ShuffledLabels', 'HalfShuffled', 'OffByOne',
-           'SameBatch', 'Bytes', 'KeepGraph', 'JudgeOnTraining', 'RawValidation', 'HighRate', 'LowRate', 'NotLooked',
-           'Case', 'put_back', 'see_inputs', 'see_labels', 'see_order', 'see_criterion', 'see_first_loss', 'see_mixing',
-           'see_logits', 'see_optimiser', 'watched', 'fresh_gradients', 'see_reach', 'used_and_fresh', 'see_gradient',
-           'update_sizes', 'see_updates', 'see_rate', 'graph_kept', 'see_memory', 'by_heart', 'see_one_batch',
-           'see_evaluation', 'see_overlap', 'both_accuracies', 'see_learning', 'Report', 'diagnose', 'first_nan',
-           'ByValue', 'join', 'Workers', 'ring_all_reduce', 'average_gradients', 'broadcast', 'check_equal',
-           'SyncBatchNorm', 'Distributed', 'SharedCheckpoint', 'on_rank_0', 'join_torchrun', 'main', 'ring_time',
-           'tree_time', 'ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset',
-           'shift', 'random_state', 'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint',
-           'Checkpoint', 'shifted', 'out_size', 'conv_loops', 'window', 'conv_slices', 'conv_unfold', 'conv_strided',
-           'conv_backward', 'conv_by_hand', 'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool',
-           'node_max_pool', 'ImageLayer', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace', 'receptive_field',
-           'deep_mlp', 'Hooks', 'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_',
-           'kaiming_normal_', 'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout',
-           'relu', 'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop',
-           'Adam', 'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule',
-           'steps_down', 'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate',
-           'Plateau', 'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit',
-           'n_samples', 'Accuracy', 'undisturbed', 'Learner', 'Metrics', 'learning_rate', 'LearningRates', 'KeepBest',
-           'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient',
-           'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
-           'CrossEntropyLayer', 'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast', 'affine',
-           'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate',
-           'Model', 'MLP', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx',
-           'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'Outcome',
-           'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses',
-           'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff',
-           'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
+           'SameBatch', 'Bytes', 'KeepGraph', 'JudgeOnTraining', 'RawValidation', 'HighRate', 'LowRate', 'Case',
+           'NotLooked', 'put_back', 'see_inputs', 'see_labels', 'see_order', 'see_criterion', 'see_first_loss',
+           'see_mixing', 'see_logits', 'see_optimiser', 'watched', 'fresh_gradients', 'see_reach', 'used_and_fresh',
+           'see_gradient', 'update_sizes', 'see_updates', 'see_rate', 'graph_kept', 'see_memory', 'by_heart',
+           'see_one_batch', 'see_evaluation', 'see_overlap', 'both_accuracies', 'see_learning', 'Report', 'diagnose',
+           'first_nan', 'ByValue', 'join', 'Workers', 'ring_all_reduce', 'average_gradients', 'broadcast',
+           'check_equal', 'SyncBatchNorm', 'Distributed', 'SharedCheckpoint', 'on_rank_0', 'join_torchrun', 'main',
+           'ring_time', 'tree_time', 'ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset', 'Untouched',
+           'SlowDataset', 'shift', 'random_state', 'set_random_state', 'write_atomically', 'save_checkpoint',
+           'load_checkpoint', 'Checkpoint', 'shifted', 'out_size', 'conv_loops', 'window', 'conv_slices', 'conv_unfold',
+           'conv_strided', 'conv_backward', 'conv_by_hand', 'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool',
+           'avg_pool', 'node_max_pool', 'ImageLayer', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace',
+           'receptive_field', 'deep_mlp', 'Hooks', 'layers_of', 'Activations', 'fans', 'xavier_normal_',
+           'xavier_uniform_', 'kaiming_normal_', 'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm',
+           'RMSNorm', 'Dropout', 'relu', 'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain',
+           'Optimizer', 'SGD', 'RMSprop', 'Adam', 'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine',
+           'exponential', 'schedule', 'steps_down', 'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle',
+           'stable_decay', 'Rate', 'Plateau', 'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback',
+           'CancelBatch', 'CancelFit', 'n_samples', 'Accuracy', 'undisturbed', 'Learner', 'Metrics', 'learning_rate',
+           'LearningRates', 'KeepBest', 'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate',
+           'Schedule', 'numeric_gradient', 'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer',
+           'LinearLayer', 'ReLULayer', 'CrossEntropyLayer', 'LayerStack', 'Node', 'draw_graph', 'topological_order',
+           'undo_broadcast', 'affine', 'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss',
+           'accuracy', 'evaluate', 'Model', 'MLP', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit',
+           'fashion_classes', 'read_idx', 'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY',
+           'set_seed', 'near', 'Outcome', 'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories',
+           'History', 'train_losses', 'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines',
+           'Diff', 'show_diff', 'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/13_debugging.ipynb #9868690c
 from .nb_12 import *
@@ -55,6 +55,8 @@ def small_mnist(
     m: int = 2_000,    # validation images, from number 50,000 on
 ) -> tuple:            # x [n, 196], y [n], x_valid [m, 196], y_valid [m]
     "Return a small part of MNIST, normalised, as images of 14 × 14; read once."
+    if not (0 < n <= 50_000 and 0 < m <= 10_000):
+        raise ValueError(f"found {n} and {m} images, expected at most 50,000 and 10,000")
     x, y = get_mnist_data()
     rows = torch.cat([torch.arange(n), torch.arange(50_000, 50_000 + m)])
     x, y = F.avg_pool2d(x[rows].view(-1, 1, 28, 28), 2).flatten(1), y[rows]
@@ -284,11 +286,8 @@ class LowRate(Setup):
     lr = 0.001
 
 # %% ../nbs/13_debugging.ipynb #9231e4eb
-class NotLooked(Exception):
-    "Say why a test could not be made."
-
 class Case:
-    "Hold what tests look at: your step, and what it uses."
+    "Hold what tests look at: your step, and what it uses. `TypeError`, `ValueError`."
     def __init__(
         self,
         step,            # your function (xb, yb) that makes one training step
@@ -303,13 +302,45 @@ class Case:
         self.step, self.model, self.criterion, self.optim = step, model, criterion, optim
         self.batches, self.evaluate, self.valid = batches, evaluate, valid
         self.n_classes = n_classes
+        self._check_parts()
+        self.device = next(iter(model.parameters())).device
         if not (callable(step) and callable(criterion)):
             raise TypeError(f"found step {step!r:.40} and criterion {criterion!r:.40}, "
                             "expected two functions: (xb, yb) and (logits, yb)")
         if not list(self.first(1)):
             raise ValueError("batches: found none, expected a loader of (xb, yb)")
+        for batch in self.first(1):
+            self._check_batch(batch)
+
+    def _check_parts(self):
+        wanted = ("model", self.model, "parameters"), ("optim", self.optim, "step")
+        for part, thing, method in wanted:
+            for name in (method, "state_dict", "load_state_dict"):
+                if not callable(getattr(thing, name, None)):
+                    raise TypeError(f"{part}: found a {type(thing).__name__} without "
+                                    f"{name}(); what cannot be put back is not tested")
+        if not list(self.model.parameters()):
+            raise ValueError("model: found no parameters. Are the layers in a plain list?")
+        if hasattr(self.batches, "__next__"):
+            raise TypeError("batches: found an iterator, which can be read only once, "
+                            "expected a loader, or a list of mini-batches")
+        if not self.n_classes >= 2:
+            raise ValueError(f"n_classes: found {self.n_classes}, expected 2 or more")
+
+    def _check_batch(self, batch):
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not (pair and all(isinstance(part, torch.Tensor) for part in batch)):
+            raise TypeError(f"batches: found a mini-batch that is {batch!r:.40}…, expected "
+                            "a pair of tensors (xb, yb): let the loader make one")
+        yb = batch[1]
+        if yb.dtype == torch.int64 and yb.max() >= self.n_classes:
+            raise ValueError(f"labels: found {yb.max()}, expected 0 to {self.n_classes - 1}"
+                             ": is n_classes right, or are the classes numbered from 1?")
 
 # %% ../nbs/13_debugging.ipynb #1a6c32aa
+class NotLooked(Exception):
+    "Say why a test could not be made."
+
 @method_of(Case)
 def first(
     self,
@@ -317,7 +348,7 @@ def first(
 ):            # fewer, if the loader has fewer
     "List the first mini-batches of the loader."
     with undisturbed(self.batches):
-        return list(islice(self.batches, n))
+        return list(islice(on_device(self.batches, self.device), n))
 
 @method_of(Case)
 def endless(
@@ -327,11 +358,40 @@ def endless(
     "Yield so many mini-batches; the loader starts again where it ends."
     done = 0
     while done < n:
-        for batch in islice(self.batches, n - done):
+        for batch in islice(on_device(self.batches, self.device), n - done):
             yield batch
             done += 1
 
 # %% ../nbs/13_debugging.ipynb #bbabfb56
+@contextmanager
+def _kept(tensors):
+    "Put the numbers of tensors back in the end."
+    kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, numbers in kept:
+                tensor.copy_(numbers)
+
+def _held(optim):
+    "Return the set of parameters that an optimiser holds: in groups, or as chapter 02's."
+    groups = getattr(optim, "param_groups", None)
+    lists = [group["params"] for group in groups] if groups else [optim.parameters]
+    return {p for each in lists for p in each}
+
+def _buffers(model):
+    "List the buffers of a model, ours (which has none) or PyTorch's."
+    return list(model.buffers()) if hasattr(model, "buffers") else []
+
+@contextmanager
+def _chance(case, *things):
+    "Put random numbers back in the end, those of the model's GPU, too."
+    gpus = [case.device] if case.device.type == "cuda" else []
+    with undisturbed(case.model, *things), torch.random.fork_rng(gpus):
+        yield
+
+# %% ../nbs/13_debugging.ipynb #cdd62454
 @contextmanager
 def put_back(
     case: Case,
@@ -339,11 +399,12 @@ def put_back(
     "Put model, optimiser, gradients, modes and random numbers back in the end."
     model, optim = case.model, case.optim
     kept = copy.deepcopy((model.state_dict(), optim.state_dict()))
-    parameters = list(model.parameters())
+    parameters = list({*model.parameters(), *_held(optim)})
     grads = [None if p.grad is None else p.grad.clone() for p in parameters]
     parts = list(model.modules()) if hasattr(model, "modules") else [model]
     modes = [part.training for part in parts]
-    with undisturbed(model, case.batches, case.valid):
+    loose = [*_buffers(model), *_held(optim).difference(model.parameters())]
+    with _chance(case, case.batches, case.valid), _kept(loose):
         try:
             yield
         finally:
@@ -365,9 +426,27 @@ def _classifies(case):
     if case.first(1)[0][1].dtype != torch.int64:
         raise NotLooked("the labels are no classes")
 
+def _measures(case):
+    "Raise `NotLooked` where inputs are whole numbers that name something, as tokens do."
+    if case.first(1)[0][0].dtype in (torch.int32, torch.int64):
+        raise NotLooked("the inputs are names in numbers, not measurements")
+
+def _evaluated(case):
+    "Return loss and accuracy of `evaluate()`. Raise `NotLooked` for anything else."
+    result = case.evaluate()
+    if not (isinstance(result, (tuple, list)) and len(result) == 2):
+        raise NotLooked(f"evaluate() returns a {type(result).__name__}, expected "
+                        "(loss, accuracy)")
+    loss, acc = map(float, result)
+    if not (math.isfinite(loss) and 0 <= acc <= 1):
+        raise NotLooked(f"evaluate() returns {loss:.4g} and {acc:.4g}, expected a loss and "
+                        "a share from 0 to 1")
+    return loss, acc
+
 # %% ../nbs/13_debugging.ipynb #39071d55
 def see_inputs(case: Case):
     "Tell whether the inputs are finite, and about 0 on average, 1 in spread."
+    _measures(case)
     x = torch.cat([xb.flatten().float() for xb, _ in case.first(3)])
     if not x.isfinite().all():
         return "some are NaN or infinite"
@@ -378,15 +457,18 @@ def see_inputs(case: Case):
 
 # %% ../nbs/13_debugging.ipynb #9206018b
 def see_labels(case: Case):
-    "Tell whether the first three mini-batches hold at least half of the classes."
+    "Tell whether three mini-batches hold at least half of the classes that they can."
     _classifies(case)
-    n = len(torch.cat([yb for _, yb in case.first(3)]).unique())
-    if n < case.n_classes / 2:
+    y = torch.cat([yb.flatten() for _, yb in case.first(3)])
+    n = len(y.unique())
+    if n < min(case.n_classes, len(y)) / 2:
         return f"{n} of {case.n_classes} classes in three mini-batches: sorted data?"
 
 def see_order(case: Case):
     "Tell whether mini-batches differ from each other, and from epoch to epoch."
     (x1, _), *more = case.first(2)
+    if not more:
+        raise NotLooked("the loader has a single mini-batch")
     if any(torch.equal(x1, x2) for x2, _ in more):
         return "two mini-batches are equal: does the loader start anew each time?"
     with undisturbed(case.batches):
@@ -400,6 +482,7 @@ def see_criterion(case: Case):
     "Tell whether the loss of perfect logits is 0, and that of equal ones ln(classes)."
     _classifies(case)
     yb, n = case.first(1)[0][1], case.n_classes
+    yb = yb[yb >= 0]                                     # -100: a label to be ignored
     perfect = 30.0 * F.one_hot(yb, n).float()
     best, equal = (float(case.criterion(logits, yb)) for logits in (perfect, 0 * perfect))
     if abs(best) > 0.05:
@@ -428,6 +511,8 @@ def see_mixing(case: Case):
         xb = case.first(1)[0][0]
         model = case.model.eval()
         out, turned = model(xb), model(xb.flip(0)).flip(0)
+    if not out.isfinite().all():
+        raise NotLooked("an output is NaN or infinite")
     if not torch.allclose(out, turned, rtol=1e-3, atol=1e-3):
         return "the output of an image depends on its place in the mini-batch: a reshape?"
 
@@ -435,11 +520,13 @@ def see_mixing(case: Case):
 @torch.no_grad()
 def see_logits(case: Case):
     "Tell whether logits are free to have both signs, and the model is not linear."
+    _measures(case)
     with put_back(case):
         a = case.first(1)[0][0]
         model, b = case.model.eval(), a.flip(0)
         out, sum_of, both, none = (model(x) for x in (a, b, a + b, 0 * a))
-    if out.min() >= 0 and out.any():
+    classes = case.first(1)[0][1].dtype == torch.int64
+    if classes and out.min() >= 0 and out.any():
         return "none is below 0: a softmax or a ReLU at the end?"
     layers = sum(p.dim() > 1 for p in case.model.parameters())
     bend = (out + sum_of - none - both).abs().max() / both.abs().max()
@@ -449,8 +536,7 @@ def see_logits(case: Case):
 # %% ../nbs/13_debugging.ipynb #e6157732
 def see_optimiser(case: Case):
     "Tell whether the optimiser holds every parameter of the model, none frozen."
-    held = {p for group in case.optim.param_groups for p in group["params"]}
-    names = _names(case.model)
+    held, names = _held(case.optim), _names(case.model)
     lost = [name for p, name in names.items() if p not in held]
     if lost:
         return (f"holds {len(names) - len(lost)} of {len(names)} parameters, not "
@@ -465,10 +551,12 @@ def watched(
     optim,   # an optimiser, ours or PyTorch's
     look,    # called without arguments before each step
 ):
-    "Call `look()` before each `optim.step()`."
+    "Call `look()` before each `optim.step()`. `NotLooked` where it is given a closure."
     own = vars(optim).get("step")
     step = optim.step
     def spied(*given, **named):
+        if callable(named.get("closure", given[0] if given else None)):
+            raise NotLooked("optim.step is given a closure, which it calls as it likes")
         look()
         return step(*given, **named)
     optim.step = spied
@@ -488,9 +576,10 @@ def fresh_gradients(
 ) -> dict:         # {parameter: gradient}, without those that none reaches
     "Compute gradients at the weights of now by `torch.autograd.grad`; change nothing."
     live = [p for p in case.model.parameters() if p.requires_grad]
-    with undisturbed(case.model):
+    with _chance(case), _kept(_buffers(case.model)):
         loss = case.criterion(case.model(xb), yb)
-    found = torch.autograd.grad(loss, live, allow_unused=True) if live else []
+        live = live if loss.requires_grad else []
+        found = torch.autograd.grad(loss, live, allow_unused=True) if live else []
     return {p: g for p, g in zip(live, found) if g is not None}
 
 def see_reach(case: Case):
@@ -516,31 +605,27 @@ def _gradients_at_step(case, wanted, xb, yb):
         case.step(xb, yb)
     return used
 
+def _flat(gradients, order):
+    "Return gradients as one long vector."
+    return torch.cat([gradients[p].flatten() for p in order])
+
 def used_and_fresh(
     case: Case,
     n: int = 3,   # steps
-) -> list:        # (used, fresh) of the last steps, each one long vector
-    "Return the gradients that your steps use, beside fresh ones; None if none was used."
+) -> list:        # (used, fresh), each one long vector; None where no step is made
+    "Return the gradients of your steps, beside fresh ones; a number if some are missing."
     pairs = []
     for xb, yb in case.first(n):
         fresh = fresh_gradients(case, xb, yb)
-        used = _gradients_at_step(case, fresh, xb, yb)
-        whole = [each for each in used[:1] if len(each) == len(fresh) > 0]
-        flat = torch.cat([g.flatten() for g in fresh.values()]) if fresh else None
-        got = [torch.cat([each[p].flatten() for p in fresh]) for each in whole]
-        pairs.append((got[0] if got else (False if used else None), flat))
+        used = next(iter(_gradients_at_step(case, fresh, xb, yb)), None)
+        if used is not None:
+            used = _flat(used, fresh) if fresh and len(used) == len(fresh) else len(used)
+        pairs.append((used, _flat(fresh, fresh) if fresh else None))
     return pairs
 
-# %% ../nbs/13_debugging.ipynb #2df653f0
-def see_gradient(case: Case):
-    "Tell whether the gradient that a step uses is that of its mini-batch."
-    with put_back(case):
-        case.model.train()
-        used, fresh = used_and_fresh(case)[-1]
-    if used is None:
-        return "optim.step is not called in three steps: accumulated, or forgotten?"
-    if used is False:
-        return "optim.step is called without gradients: before backward, or after zero_grad"
+# %% ../nbs/13_debugging.ipynb #c941dc8f
+def _compared(used, fresh):
+    "Say how two gradients differ, or nothing."
     if not fresh.any():
         return "0, where one is expected: are all units dead?"
     cosine = F.cosine_similarity(used, fresh, dim=0).item()
@@ -551,6 +636,30 @@ def see_gradient(case: Case):
                    "zero_grad forgotten, a stale gradient, or another loss?"))
     if not 0.9 < times < 1.1:
         return f"{times:.2g} times as long as that of the mini-batch: clipped or scaled?"
+
+# %% ../nbs/13_debugging.ipynb #2df653f0
+def _no_vector(used, moved):
+    "Say what is wrong where a step finds no gradients, or is not made."
+    if used is None and moved:
+        return "the weights move, but not by the optim that was given: by another one?"
+    if used is None:
+        return "optim.step is not called in three steps: accumulated, or forgotten?"
+    if used == 0:
+        return "optim.step is called without gradients: before backward, or after zero_grad"
+    return f"optim.step finds gradients for {used} of the parameters only: some dropped?"
+
+def see_gradient(case: Case):
+    "Tell whether the gradient that a step uses is that of its mini-batch."
+    with put_back(case):
+        case.model.train()
+        before = [p.detach().clone() for p in case.model.parameters()]
+        used, fresh = used_and_fresh(case)[-1]
+        moved = any((a != b).any() for a, b in zip(before, case.model.parameters()))
+    if not isinstance(used, torch.Tensor):
+        return _no_vector(used, moved)
+    if not fresh.isfinite().all():
+        return "NaN or infinite: `first_nan` tells where"
+    return _compared(used, fresh)
 
 # %% ../nbs/13_debugging.ipynb #c573f02f
 def update_sizes(
@@ -658,9 +767,9 @@ def see_evaluation(case: Case):
         case.model.train()
         before = copy.deepcopy(case.model.state_dict())
         torch.manual_seed(1)
-        first = case.evaluate()
+        first = _evaluated(case)
         torch.manual_seed(2)                             # dropout would draw others
-        second = case.evaluate()
+        second = _evaluated(case)
         after = case.model.state_dict().items()
         moved = [name for name, value in after if not torch.equal(value, before[name])]
     if not near(first[0], second[0], rtol=1e-6):
@@ -671,12 +780,14 @@ def see_evaluation(case: Case):
 # %% ../nbs/13_debugging.ipynb #d4ce154c
 def _key(row):
     "Return the bytes of an input."
-    return row.detach().float().numpy().tobytes()
+    return row.detach().float().cpu().numpy().tobytes()
 
 def see_overlap(case: Case):
     "Tell whether more than 1 % of the validation inputs were trained on."
     if case.valid is None:
         raise NotLooked("found no validation loader")
+    if not hasattr(case.batches, "__len__"):
+        raise NotLooked("the training loader has no length: it may never end")
     with undisturbed(case.batches, case.valid):
         seen = {_key(row) for xb, _ in case.batches for row in xb}
         rows = [_key(row) in seen for xb, _ in case.valid for row in xb]
@@ -693,7 +804,7 @@ def both_accuracies(
     for xb, yb in case.endless(n):
         case.step(xb, yb)
         last = [*last[-19:], (xb, yb)]
-    valid = case.evaluate()[1]
+    valid = _evaluated(case)[1]
     case.model.eval()
     with torch.no_grad():
         hits = [(case.model(xb).argmax(-1) == yb).float().mean().item() for xb, yb in last]
@@ -709,7 +820,7 @@ def see_learning(case: Case):
         case.model.train()
         train, valid = both_accuracies(case)
     words = f"training accuracy {train:.0%}, validation {valid:.0%} after 200 steps: "
-    if train < 2 / case.n_classes:
+    if train < 1 / case.n_classes + min(1 / case.n_classes, 0.1):
         return words + "it learns nothing"
     if valid < train - 0.15:
         return words + "other inputs or labels in validation, or only some are trained on?"
@@ -738,9 +849,38 @@ class Report:
         end = "" if self.found else ". That proves no health: it is what these tests see"
         return "\n".join([*lines, count + end])
 
+def _chosen(tests):
+    "Return names of tests. Raise `ValueError` for others."
+    if not set(tests or TESTS) <= set(TESTS):
+        raise ValueError(f"tests: found {tests!r:.60}, expected a list of some of: "
+                         + ", ".join(TESTS))
+    return list(TESTS) if tests is None else tests
+
+# %% ../nbs/13_debugging.ipynb #f1264f1b
+def _noted(case):
+    "Return a case whose own functions mark the errors that they raise as yours."
+    def noting(do):
+        def noted(*given):
+            try:
+                return do(*given)
+            except Exception as error:
+                error.is_yours = True
+                raise
+        return noted
+    case.step, case.evaluate = noting(case.step), case.evaluate and noting(case.evaluate)
+    return case
+
+def _blame(report, name, error):
+    "Note an error: as found if it is yours, as not looked if the test made it itself."
+    words = f"raised {type(error).__name__}: {str(error)[:120]}"
+    if getattr(error, "is_yours", False):
+        report.found[name] = words
+    else:
+        report.not_looked[name] = f"its own call {words}"
+
 # %% ../nbs/13_debugging.ipynb #a90b871c
 def diagnose(
-    step,            # your function (xb, yb) that makes one training step
+    step,            # your (xb, yb) → one training step; what else it changes stays so
     model,           # the model that it trains; before training, if you can
     criterion,       # its loss: (logits, yb) → a number
     optim,           # the optimiser that it calls
@@ -752,34 +892,63 @@ def diagnose(
 ) -> Report:
     "Test a training set-up, cheapest first. Raise `ValueError`, `TypeError` for no case."
     case = Case(step, model, criterion, optim, batches, evaluate, valid, n_classes)
-    report = Report()
-    for name in TESTS if tests is None else tests:
+    case, report = _noted(case), Report()
+    for name in _chosen(tests):
         try:
             words = TESTS[name](case)
         except NotLooked as why:
             report.not_looked[name] = str(why)
         except Exception as error:
-            report.found[name] = f"raised {type(error).__name__}: {str(error)[:120]}"
+            _blame(report, name, error)
         else:
             report.passed += [name] * (words is None)
             report.found |= {name: words} if words else {}
     return report
 
 # %% ../nbs/13_debugging.ipynb #887bd00d
-def _backward_nan(loss, outs):
-    "Name the layer whose backward pass makes the first gradient that is not finite."
-    behind = "the criterion"
-    for name, out in reversed(outs.items()):
-        if not out.requires_grad:
-            break
-        [grad] = torch.autograd.grad(loss, out, retain_graph=True)
-        if not grad.isfinite().all():
-            return f"{behind}, backward"
-        behind = f"layer {name}"
+class _Places:
+    "Note each input and output of a layer; find the first that is not finite."
+    def __init__(self, model):
+        self.seen, self.hooks = [], []                   # (place, value, finite)
+        for name, layer in model.named_modules():
+            if not list(layer.children()):
+                before, after = f"before layer {name}", f"layer {name}"
+                self.hooks += [layer.register_forward_pre_hook(self.note(before)),
+                               layer.register_forward_hook(self.note(after))]
+
+    def note(self, place):
+        def hook(layer, *values):                        # given; or given and its output
+            value = values[-1]
+            value = value[0] if isinstance(value, tuple) and len(value) == 1 else value
+            self.seen.append((place, value, self.finite(value)))
+        return hook
+
+    def finite(self, value):
+        if isinstance(value, (list, tuple)):
+            return all(map(self.finite, value))
+        return not isinstance(value, torch.Tensor) or bool(value.isfinite().all())
+
+    def forward(self):
+        return next((f"{place}, forward" for place, _, ok in self.seen if not ok), None)
+
+    def bad(self, loss, value):
+        if not (isinstance(value, torch.Tensor) and value.requires_grad):
+            return False
+        [grad] = torch.autograd.grad(loss, value, retain_graph=True, allow_unused=True)
+        return not self.finite(grad)
+
+    def backward(self, loss, names):
+        behind = "the criterion"
+        for place, value, _ in reversed(self.seen):
+            if self.bad(loss, value):
+                return f"{behind}, backward"
+            behind = place
+        bad = (name for p, name in names.items() if self.bad(loss, p))
+        return next((f"{name}, backward" for name in bad), None)
 
 # %% ../nbs/13_debugging.ipynb #b91e22bb
 def first_nan(
-    model,       # an `nn.Module`
+    model,       # an `nn.Module`; it stays as it is
     criterion,   # its loss: (logits, yb) → a number
     xb,          # a mini-batch
     yb,          # and its labels
@@ -787,17 +956,15 @@ def first_nan(
     "Name the first place, forward and then backward, where a number is not finite."
     if not xb.isfinite().all():
         return "the inputs"
-    outs, layers = {}, [(n, m) for n, m in model.named_modules() if not list(m.children())]
-    def note(name):
-        return lambda layer, given, out: outs.__setitem__(name, out)
-    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
-    with undisturbed(model):
-        loss = criterion(model(xb), yb)
-    for hook in hooks:
-        hook.remove()
-    for name, out in outs.items():
-        if not out.isfinite().all():
-            return f"layer {name}, forward"
-    if not loss.isfinite():
-        return "the criterion, forward"
-    return _backward_nan(loss, outs)
+    places = _Places(model)
+    with undisturbed(model), _kept(_buffers(model)):
+        try:
+            loss = criterion(model(xb), yb)
+        finally:
+            for hook in places.hooks:
+                hook.remove()
+        if place := places.forward():
+            return place
+        if not loss.isfinite():
+            return "the criterion, forward"
+        return places.backward(loss, _names(model)) if loss.requires_grad else None

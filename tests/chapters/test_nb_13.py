@@ -9,6 +9,7 @@ from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 from torch import nn
 
+import exp.nb_02
 import exp.nb_13
 from exp.nb_13 import *
 from exp.nb_13 import F
@@ -236,7 +237,230 @@ def test_our_own_models_and_optimisers_can_be_diagnosed():
     assert not report.found and set(report.not_looked) == {"evaluation", "overlap", "learning"}
 
 
+# Set-ups that are none of the gallery
+
+
+def loop_of(model, optim, criterion=F.cross_entropy, prepare=lambda xb: xb):
+    "Return a healthy step and its parts, as `diagnose` takes them."
+
+    def step(xb, yb):
+        loss = criterion(model(prepare(xb)), yb)
+        optim.zero_grad()
+        loss.backward()
+        optim.step()
+
+    return step, model, criterion, optim
+
+
+def small_net(n_out=10):
+    "Return a net for images of 14 × 14."
+    set_seed(0)
+    return nn.Sequential(nn.Linear(196, 64), nn.ReLU(), nn.Linear(64, n_out))
+
+
+def loader(x, y, n=64):
+    "Return a shuffling loader."
+    return DataLoader(Dataset(x, y), n, True, torch.Generator().manual_seed(0), drop_last=True)
+
+
+def sgd(model, lr=0.1):
+    "Return PyTorch's SGD."
+    return torch.optim.SGD(model.parameters(), lr)
+
+
+LOOP = {"evaluation", "overlap", "learning"}  # what is not looked at where only the loop is given
+
+
+@pytest.mark.parametrize("kind", ["chapter 02", "groups", "together", "adam", "learner"])
+def test_any_optimiser_and_a_learner_can_be_diagnosed(kind):
+    net = small_net()
+    makers = {
+        "chapter 02": lambda: exp.nb_02.SGD(net.parameters(), 0.1),
+        "groups": lambda: torch.optim.SGD([{"params": layer.parameters()} for layer in (net[0], net[2])], 0.1),
+        "together": lambda: Together(sgd(net[0]), sgd(net[2])),
+        "adam": lambda: torch.optim.Adam(net.parameters(), 0.003),
+        "learner": lambda: sgd(net),
+    }
+    optim = makers[kind]()
+    before = copy.deepcopy(net.state_dict())
+    parts = loop_of(net, optim)
+    if kind == "learner":
+        learner = Learner(net, F.cross_entropy, optim)
+        parts = lambda xb, yb: learner.fit([(xb, yb)]), *parts[1:]
+    report = diagnose(*parts, Setup().batches, tests=CHEAP + ["rate"])
+    assert not report.found and set(report.not_looked) <= LOOP, report
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("n_classes", [2, 100, 1000])
+def test_few_and_many_classes_raise_no_alarm(n_classes):
+    x, y, x_valid, y_valid = small_mnist()
+    y, y_valid = (y > 4).long() if n_classes == 2 else torch.randint(0, n_classes, y.shape), (y_valid > 4).long()
+    net, valid = small_net(n_classes), loader(x_valid, y_valid)
+    tests = ["labels", "criterion", "first loss"] + ["learning"] * (n_classes == 2)
+    evaluation = lambda: evaluate(valid, net.eval(), F.cross_entropy)  # noqa: E731
+    report = diagnose(*loop_of(net, sgd(net)), loader(x, y), evaluation, valid, n_classes, tests)
+    assert report.passed == tests, report
+
+
+def test_tokens_are_no_measurements():
+    set_seed(0)
+    net, tokens = nn.Sequential(nn.Embedding(65, 32), nn.Linear(32, 65)), torch.randint(0, 65, (1_000, 17))
+    batches = loader(tokens[:, :-1], tokens[:, 1:])
+    report = diagnose(*loop_of(net, sgd(net), cross_entropy_loss), batches, n_classes=65, tests=CHEAP)
+    assert not report.found and {"inputs", "logits"} < set(report.not_looked), report
+
+
+def test_outputs_above_0_are_no_alarm_in_a_regression():
+    x, *_ = small_mnist()
+    net = nn.Sequential(*small_net(1), nn.Softplus(), nn.Flatten(0))
+    report = diagnose(*loop_of(net, sgd(net, 0.02), F.mse_loss), loader(x, x.square().mean(1)), tests=["logits"])
+    assert report.passed == ["logits"]
+
+
+def test_labels_that_are_ignored_are_no_alarm():
+    x, y, *_ = small_mnist()
+    net, y = small_net(), torch.where(torch.arange(len(y)) % 7 == 0, -100, y)
+    assert diagnose(*loop_of(net, sgd(net)), loader(x, y), tests=["criterion"]).passed == ["criterion"]
+
+
+def test_what_a_test_raises_itself_is_no_finding():
+    x, y, *_ = small_mnist()
+    net = small_net()
+    parts = loop_of(net, sgd(net), prepare=lambda xb: xb.flatten(1))
+    report = diagnose(*parts, loader(x.view(-1, 14, 14), y), tests=["mixing", "gradient", "updates"])
+    assert set(report.not_looked) == {"mixing", "gradient"} and report.passed == ["updates"]
+    assert all(words.startswith("its own call raised RuntimeError") for words in report.not_looked.values())
+
+
+def test_a_step_that_another_optimiser_makes_is_told_from_none():
+    net = small_net()
+    step, *parts = loop_of(net, sgd(net))
+    parts[2] = sgd(net)
+    assert "the weights move, but not by the optim" in see_gradient(Case(step, *parts, Setup().batches))
+
+
+def test_a_gradient_that_is_missing_is_told_from_none_at_all():
+    net = small_net()
+    optim = sgd(net)
+
+    def step(xb, yb):
+        optim.zero_grad()
+        F.cross_entropy(net(xb), yb).backward()
+        net[0].bias.grad = None
+        optim.step()
+
+    assert "gradients for 3 of the parameters only" in see_gradient(
+        Case(step, net, F.cross_entropy, optim, Setup().batches)
+    )
+
+
+def test_a_closure_is_not_looked_at():
+    net = small_net()
+    optim = torch.optim.LBFGS(net.parameters(), 0.1, max_iter=2)
+
+    def step(xb, yb):
+        def closure():
+            optim.zero_grad()
+            loss = F.cross_entropy(net(xb), yb)
+            loss.backward()
+            return loss
+
+        optim.step(closure)
+
+    report = diagnose(step, net, F.cross_entropy, optim, Setup().batches, tests=["gradient"])
+    assert "closure" in report.not_looked["gradient"]
+
+
+@pytest.mark.parametrize("result", [0.9, (0.3, 89.0), (math.nan, 0.5), (0.3, 0.9, 1)])
+def test_an_evaluation_of_another_form_is_not_looked_at(result):
+    net = small_net()
+    parts = *loop_of(net, sgd(net)), Setup().batches, lambda: result
+    report = diagnose(*parts, tests=["evaluation", "learning"])
+    assert not report.found and all("evaluate() returns" in words for words in report.not_looked.values())
+
+
+def test_one_mini_batch_has_no_order_and_an_endless_loader_no_overlap():
+    class Endless:
+        "Yield mini-batches for ever."
+
+        def __iter__(self):
+            while True:
+                yield from list(Setup().batches)[:2]
+
+    net, (x, y, *_) = small_net(), small_mnist()
+    parts = loop_of(net, sgd(net))
+    assert "single mini-batch" in diagnose(*parts, [(x[:64], y[:64])], tests=["order"]).not_looked["order"]
+    report = diagnose(*parts, Endless(), valid=loader(x, y), tests=["overlap"])
+    assert "may never end" in report.not_looked["overlap"]
+
+
+def test_numbers_that_are_none_are_not_called_mixed():
+    net = small_net()
+    net[2].bias.data[0] = math.nan
+    report = diagnose(*loop_of(net, sgd(net)), Setup().batches, tests=["mixing", "gradient"])
+    assert set(report.not_looked) == {"mixing"} and "first_nan" in report.found["gradient"]
+
+
+def test_what_no_state_dict_holds_is_put_back():
+    class Counts(nn.Linear):
+        "Count calls in a buffer that is not stored."
+
+        def __init__(self):
+            super().__init__(196, 10)
+            self.register_buffer("calls", torch.zeros(1), persistent=False)
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x)
+
+    model = Counts()
+    other = copy.deepcopy(model)
+    optim = sgd(other)
+    step = loop_of(other, optim)[0]
+    before = other.weight.clone()
+    diagnose(step, model, F.cross_entropy, optim, Setup().batches, tests=["gradient", "updates"])
+    assert torch.equal(before, other.weight) and model.calls == 0
+
+
+def test_fresh_gradients_change_no_statistics():
+    net = nn.Sequential(nn.Linear(196, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    case = Case(*loop_of(net, sgd(net)), Setup().batches)
+    fresh_gradients(case, *case.first(1)[0])
+    assert net[1].num_batches_tracked == 0 and not net[1].running_mean.any()
+
+
 # Refusals
+
+
+def test_a_mini_batch_of_another_form_is_refused():
+    net, (x, y, *_) = small_net(), small_mnist()
+    parts, x, y = loop_of(net, sgd(net)), x[:64], y[:64]
+    for batch in ({"x": x, "y": y}, (x, y, y), x, ([x], y)):
+        with pytest.raises(TypeError, match="expected a pair of tensors"):
+            diagnose(*parts, [batch, batch])
+    with pytest.raises(TypeError, match="found an iterator"):
+        diagnose(*parts, iter([(x, y)]))
+    with pytest.raises(ValueError, match="found 10, expected 0 to 9"):
+        diagnose(*parts, [(x, y + 1)])
+    with pytest.raises(ValueError, match="n_classes: found 1"):
+        diagnose(*parts, [(x, y)], n_classes=1)
+
+
+def test_models_optimisers_and_tests_of_another_form_are_refused():
+    step, model, criterion, optim, batches, *_ = parts_of(Setup())
+    with pytest.raises(TypeError, match=r"model: found a function without parameters\(\)"):
+        diagnose(step, lambda xb: xb, criterion, optim, batches)
+    with pytest.raises(TypeError, match=r"optim: found a list without step\(\)"):
+        diagnose(step, model, criterion, [optim], batches)
+    with pytest.raises(ValueError, match="model: found no parameters"):
+        diagnose(step, nn.ReLU(), criterion, optim, batches)
+    for tests in (["gradients"], "rate"):
+        with pytest.raises(ValueError, match="tests: found"):
+            diagnose(step, model, criterion, optim, batches, tests=tests)
+    for n, m in ((50_001, 10), (10, 10_001), (0, 10)):
+        with pytest.raises(ValueError, match="at most 50,000 and 10,000"):
+            small_mnist(n, m)
 
 
 def test_what_is_no_case_is_refused():
@@ -271,6 +495,72 @@ def test_a_finite_pass_has_no_first_nan_and_leaves_no_hook():
     assert not any(layer._forward_hooks for layer in model) and all(p.grad is None for p in model.parameters())
     assert first_nan(model, F.cross_entropy, x * math.nan, y) == "the inputs"
     assert first_nan(model, lambda logits, yb: logits.sum() / 0, x, y) == "the criterion, forward"
+
+
+class Steps(nn.Module):
+    "Hold two layers, and do something of its own between them."
+
+    def __init__(self, between):
+        super().__init__()
+        self.a, self.b, self.between = nn.Linear(6, 6), nn.Linear(6, 6), between
+
+    def forward(self, x):
+        return self.b(self.between(self.a(x)))
+
+
+def test_what_happens_between_two_layers_is_not_blamed_on_them():
+    x, y = torch.rand(4, 6) + 0.5, torch.tensor([0, 1, 2, 3])
+    assert first_nan(Steps(lambda h: h / 0), F.cross_entropy, x, y) == "before layer b, forward"
+    root = Steps(lambda h: (h * 0).sqrt())
+    assert first_nan(root, F.cross_entropy, x, y) == "before layer b, backward"
+
+
+def test_the_second_call_of_a_layer_is_told_from_the_first():
+    class Twice(Steps):
+        def forward(self, x):
+            return self.a(self.b(self.a(x)) * math.nan)
+
+    x, y = torch.rand(4, 6), torch.tensor([0, 1, 2, 3])
+    assert first_nan(Twice(None), F.cross_entropy, x, y) == "before layer a, forward"
+
+
+def test_layers_with_several_outputs_or_none_that_counts_are_passed():
+    class Recurrent(Steps):
+        def __init__(self):
+            super().__init__(None)
+            self.cell, self.unused = nn.GRU(6, 6, batch_first=True), nn.Linear(6, 2)
+
+        def forward(self, x):
+            h = self.cell(x[:, None])[0][:, -1]
+            self.unused(h)
+            return self.b(h)
+
+    x, y = torch.rand(4, 6), torch.tensor([0, 1, 2, 3])
+    assert first_nan(Recurrent(), F.cross_entropy, x, y) is None
+
+
+def test_a_parameter_whose_gradient_breaks_is_named():
+    class Rooted(Steps):
+        def __init__(self):
+            super().__init__(None)
+            self.w = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return self.b(x) + 0 * self.w.sqrt()
+
+    x, y = torch.rand(4, 6), torch.tensor([0, 1, 2, 3])
+    assert first_nan(Rooted(), F.cross_entropy, x, y) == "w, backward"
+
+
+def test_the_search_leaves_statistics_and_no_hook_even_after_an_error():
+    x, y = torch.rand(4, 6), torch.tensor([0, 1, 2, 3])
+    net = nn.Sequential(Steps(lambda h: h / 0), nn.BatchNorm1d(6))
+    assert first_nan(net, F.cross_entropy, x, y) == "before layer 0.b, forward"
+    assert net[1].running_mean.isfinite().all() and net[1].num_batches_tracked == 0
+    broken = nn.Sequential(nn.Linear(6, 6), nn.Linear(7, 6))
+    with pytest.raises(RuntimeError):
+        first_nan(broken, F.cross_entropy, x, y)
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in broken)
 
 
 def test_every_name_of_the_chapter_is_exported():
