@@ -438,9 +438,9 @@ def _evaluated(case):
         raise NotLooked(f"evaluate() returns a {type(result).__name__}, expected "
                         "(loss, accuracy)")
     loss, acc = map(float, result)
-    if not (math.isfinite(loss) and 0 <= acc <= 1):
-        raise NotLooked(f"evaluate() returns {loss:.4g} and {acc:.4g}, expected a loss and "
-                        "a share from 0 to 1")
+    if not 0 <= acc <= 1:
+        raise NotLooked(f"evaluate() returns an accuracy of {acc:.4g}, expected a share, "
+                        "from 0 to 1")
     return loss, acc
 
 # %% ../nbs/13_debugging.ipynb #39071d55
@@ -638,8 +638,10 @@ def _compared(used, fresh):
         return f"{times:.2g} times as long as that of the mini-batch: clipped or scaled?"
 
 # %% ../nbs/13_debugging.ipynb #2df653f0
-def _no_vector(used, moved):
+def _no_vector(used, called, moved):
     "Say what is wrong where a step finds no gradients, or is not made."
+    if used is None and called:
+        return f"optim.step is called in {called} of three steps: accumulated?"
     if used is None and moved:
         return "the weights move, but not by the optim that was given: by another one?"
     if used is None:
@@ -653,10 +655,11 @@ def see_gradient(case: Case):
     with put_back(case):
         case.model.train()
         before = [p.detach().clone() for p in case.model.parameters()]
-        used, fresh = used_and_fresh(case)[-1]
+        pairs = used_and_fresh(case)
         moved = any((a != b).any() for a, b in zip(before, case.model.parameters()))
+    used, fresh = pairs[-1]
     if not isinstance(used, torch.Tensor):
-        return _no_vector(used, moved)
+        return _no_vector(used, sum(each is not None for each, _ in pairs), moved)
     if not fresh.isfinite().all():
         return "NaN or infinite: `first_nan` tells where"
     return _compared(used, fresh)
@@ -772,6 +775,8 @@ def see_evaluation(case: Case):
         second = _evaluated(case)
         after = case.model.state_dict().items()
         moved = [name for name, value in after if not torch.equal(value, before[name])]
+    if not math.isfinite(first[0]):
+        raise NotLooked(f"evaluate() returns a loss of {first[0]:.4g}")
     if not near(first[0], second[0], rtol=1e-6):
         return f"twice, and the loss is {first[0]:.4g}, then {second[0]:.4g}: no eval()?"
     if moved:

@@ -40,7 +40,7 @@ BUGS = [
     Bug("the spy forgets to step", "        return step(*given, **named)\n    optim.step = spied", "        return None\n    optim.step = spied"),
     Bug("fresh gradients: other random numbers", "    with _chance(case), _kept(_buffers(case.model)):\n", "    with _kept(_buffers(case.model)):\n"),
     Bug("reach: what the optimiser holds counts", "    lost = [name for p, name in _names(case.model).items() if p not in reached]\n", "    lost = [name for p, name in _names(case.model).items() if p not in reached and p.grad is None and False]\n"),
-    Bug("gradient: the first step only", "        used, fresh = used_and_fresh(case)[-1]\n", "        used, fresh = used_and_fresh(case)[0]\n"),
+    Bug("gradient: the first step only", "    used, fresh = pairs[-1]\n", "    used, fresh = pairs[0]\n"),
     Bug("gradient: about the same direction will do", "    if not cosine > 0.99:\n", "    if not cosine > 0.5:\n"),
     Bug("gradient: length does not count", "    if not 0.9 < times < 1.1:\n", "    if False:\n"),
     Bug("gradient: a step that is never made is fine", "    if used is None:\n", "    if used is None:\n        return None\n    if False:\n"),

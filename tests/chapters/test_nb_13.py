@@ -372,12 +372,34 @@ def test_a_closure_is_not_looked_at():
     assert "closure" in report.not_looked["gradient"]
 
 
-@pytest.mark.parametrize("result", [0.9, (0.3, 89.0), (math.nan, 0.5), (0.3, 0.9, 1)])
+@pytest.mark.parametrize("result", [0.9, (0.3, 89.0), (0.3, math.nan), (0.3, 0.9, 1)])
 def test_an_evaluation_of_another_form_is_not_looked_at(result):
     net = small_net()
     parts = *loop_of(net, sgd(net)), Setup().batches, lambda: result
     report = diagnose(*parts, tests=["evaluation", "learning"])
     assert not report.found and all("evaluate() returns" in words for words in report.not_looked.values())
+
+
+def test_a_loss_that_is_none_is_no_missing_eval():
+    net = small_net()
+    parts = *loop_of(net, sgd(net)), Setup().batches, lambda: (math.nan, 0.5)
+    assert diagnose(*parts, tests=["evaluation"]).not_looked == {"evaluation": "evaluate() returns a loss of nan"}
+
+
+def test_a_step_at_every_other_mini_batch_is_told_from_none():
+    class Second(Setup):
+        "Step at the second mini-batch, the fourth, and so on."
+
+        count = 0
+
+        def step(self, xb, yb):
+            self.criterion(self.model(xb), yb).backward()
+            self.count += 1
+            if self.count % 2 == 0:
+                self.optim.step()
+                self.optim.zero_grad()
+
+    assert see_gradient(case_of(Second())) == "optim.step is called in 1 of three steps: accumulated?"
 
 
 def test_one_mini_batch_has_no_order_and_an_endless_loader_no_overlap():
