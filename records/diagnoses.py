@@ -4,7 +4,7 @@ The losses are those of the first mini-batches of the same set-up, made anew.
 """
 
 from exp.nb_13 import TESTS, diagnose
-from records.debugging import BUG, GALLERY, HARMLESS, HEALTHY, SEEDS, SETUPS
+from records.debugging import BUG, GALLERY, HARMLESS, HEALTHY, SEEDS, SETUPS, SURE  # noqa: F401
 
 
 def setting(name, seed):

@@ -10,7 +10,7 @@ from itertools import islice
 from torch import nn
 
 from exp.nb_13 import DataLoader, Dataset, F, Setup, diagnose, evaluate, torch
-from records.debugging import CAP, SEEDS, capped, share
+from records.debugging import CAP, SEEDS, SURE, capped, share  # noqa: F401
 
 
 class TwiceEachBatch(Setup):

@@ -12,7 +12,8 @@ there already is not made again, so a record can be stopped and gone on with.
 
 A record whose runs others should be able to prove has three things more: `LOSSES` and `DIGITS`, how many first losses
 are kept, and with how many digits; `proved(setting)`, whether a run gets a fingerprint; and `fingerprint(setting, n)`,
-the first n losses in 64 bits (chapter 08), which are the same to a billionth on every processor.
+the first n losses in 64 bits (chapter 08), which are the same to a billionth on every processor. Where some runs are
+chaos, as those of bugs (chapter 13), `SURE` says how many first losses another processor makes again all the same.
 """
 
 import importlib
