@@ -12,6 +12,7 @@ import pytest
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
 
+from docs._ext.cases import found
 from docs._ext.exercises import takes
 from docs._ext.formulas import mathml
 from docs._ext.home import laid_over, shown
@@ -363,6 +364,20 @@ def test_the_gallery_is_filtered_by_what_one_sees(visit):
     page.select_option("select[name=curve]", "")
     assert page.evaluate(shown) > 30
 
+
+def test_the_cases_of_find_the_bug_unfold_their_answers(page):
+    "Without JavaScript: the folds are the browser's own. Candidates stand in another order than their letters."
+    cards, cases = page("gallery").select(".case-card"), found()
+    assert len(cards) == len(cases) == 8 and [most for *_, most in cases] == [1, 0, 0, 200, 3, 200, 10, 20]
+    for card, (exercise, names, _) in zip(cards, cases):
+        answer = card.find("details").extract()
+        assert card.h3.get_text() == exercise.title and len(card.select("polyline")) == len(names)
+        assert [code.get_text() for code in card.select("li code")] == sorted(names)
+        assert len(card.select("tbody tr")) == len(names) and "def " not in card.get_text()
+        told = [li.get_text() for li in answer.select("ul")[0].find_all("li", recursive=False)]
+        said = {line[0]: line.split()[2].rstrip(".") for line in (text.split(".")[0] for text in told)}
+        assert sorted(said.values()) == sorted(names) and list(said) == list("ABCD")[: len(names)]
+        assert answer.pre.get_text().strip() == exercise.solution.strip()
 
 
 @pytest.mark.all_chapters
