@@ -65,7 +65,7 @@ def says(name):
 
 def card(exercise, names, most, runs, reports):
     "Write the card of one exercise."
-    shown = sorted(names, key=lambda name: name[::-1])  # an order that says nothing
+    shown = sorted(names, key=lambda name: 17 * sum(map(ord, name)) % 1009)  # an order that says nothing
     order = sorted(names)
     steps = STEPS.get(most, f"with {most} steps at most")
     title = exercise.title.replace("`", "")

@@ -376,7 +376,8 @@ def test_the_cases_of_find_the_bug_unfold_their_answers(page):
         assert len(card.select("tbody tr")) == len(names) and "def " not in card.get_text()
         told = [li.get_text() for li in answer.select("ul")[0].find_all("li", recursive=False)]
         said = {line[0]: line.split()[2].rstrip(".") for line in (text.split(".")[0] for text in told)}
-        assert sorted(said.values()) == sorted(names) and list(said) == list("ABCD")[: len(names)]
+        assert list(said) == list("ABCD")[: len(names)] and sorted(said.values()) == sorted(names)
+        assert list(said.values()) != sorted(names)
         assert answer.pre.get_text().strip() == exercise.solution.strip()
 
 
