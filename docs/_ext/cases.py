@@ -11,7 +11,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 
 from docs._ext.exercises import takes
-from docs._ext.gallery import HEIGHT, TOP, WIDTH
+from docs._ext.gallery import HEIGHT, TOP, WIDTH, words
 from records import debugging
 from tools import records
 from tools.chapters import chapter
@@ -43,8 +43,8 @@ def drawing(runs):
         curves.append(f'<polyline class="curve-{number}" stroke-width="{width}" points="{path}"/>')
     ends = ", ".join(f"{letter} {debugging.short(run['curve'][-1])}" for letter, run in zip("ABCD", runs))
     size = f'viewBox="0 -4 {WIDTH} {HEIGHT + 8}" width="{WIDTH}" height="{HEIGHT}"'
-    words = f"{len(runs)} training losses; at the end: {ends}."
-    return f'<svg {size} role="img" aria-label="{words}"><g>{lines}</g>{"".join(curves)}</svg>'
+    told = f"{len(runs)} training losses; at the end: {ends}."
+    return f'<svg {size} role="img" aria-label="{told}"><g>{lines}</g>{"".join(curves)}</svg>'
 
 
 def numbers(runs):
@@ -58,11 +58,6 @@ def numbers(runs):
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
-def says(name):
-    "Write what a set-up does."
-    return html.escape(debugging.words(name))
-
-
 def card(exercise, names, most, runs, reports):
     "Write the card of one exercise."
     shown = sorted(names, key=lambda name: 17 * sum(map(ord, name)) % 1009)  # an order that says nothing
@@ -70,11 +65,11 @@ def card(exercise, names, most, runs, reports):
     steps = STEPS.get(most, f"with {most} steps at most")
     title = exercise.title.replace("`", "")
     uri = f"chapters/{chapter('13').stem}.html#{nodes.make_id(title)}"
-    candidates = "".join(f"<li><code>{name}</code>: {says(name)}</li>" for name in order)
+    candidates = "".join(f"<li><code>{name}</code>: {words(name)}</li>" for name in order)
     answers = []
     for letter, name in zip("ABCD", shown):
         said = reports[name].items()
-        tests = "".join(f"<li><b>{html.escape(test)}</b>: {html.escape(words)}</li>" for test, words in said)
+        tests = "".join(f"<li><b>{html.escape(test)}</b>: {html.escape(found)}</li>" for test, found in said)
         told = f"<ul>{tests}</ul>" if tests else "<p>No test of <code>diagnose</code> says anything.</p>"
         answers.append(f"<li>{letter} is <code>{name}</code>.{told}</li>")
     minutes = takes(chapter("13"), exercise.title)[1]

@@ -5,6 +5,7 @@ A card shows the curve and three numbers; what it is, unfolds. All is there with
 
 import html
 import inspect
+import re
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -42,12 +43,17 @@ def drawing(run):
     "Draw the training loss as SVG, cut off at `TOP`."
     points = [max(0.0, min(TOP, loss)) for loss in run["curve"]]
     path = " ".join(f"{i * WIDTH / 39:.0f},{HEIGHT - loss / TOP * HEIGHT:.1f}" for i, loss in enumerate(points))
-    words = (
+    told = (
         f"Training loss: {debugging.short(run['curve'][0])} at first, {debugging.short(run['curve'][-1])} at the end."
     )
     lines = "".join(f'<line x1="0" x2="{WIDTH}" y1="{y}" y2="{y}"/>' for y in (0, HEIGHT / 3, 2 * HEIGHT / 3, HEIGHT))
     return (f'<svg viewBox="0 -2 {WIDTH} {HEIGHT + 4}" width="{WIDTH}" height="{HEIGHT}" role="img" '
-            f'aria-label="{words}"><g>{lines}</g><polyline points="{path}"/></svg>')  # fmt: skip
+            f'aria-label="{told}"><g>{lines}</g><polyline points="{path}"/></svg>')  # fmt: skip
+
+
+def words(name):
+    "Return what a set-up does, as its docstring says, as HTML."
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(debugging.words(name)))
 
 
 def card(number, name, run, report):
@@ -60,7 +66,7 @@ def card(number, name, run, report):
     source = html.escape(inspect.getsource(kind).rstrip())
     return (f'<li class="gallery-card" {data}>{drawing(run)}<p>first loss {debugging.short(run["curve"][0])}, '
             f'training {run["train"]:.0%}, validation {acc:.0%}</p>'
-            f"<details><summary>{number}: what is it?</summary><p><b>{what}</b>. {html.escape(kind.__doc__)}</p>"
+            f"<details><summary>{number}: what is it?</summary><p><b>{what}</b>. {words(name)}</p>"
             f"<pre>{source}</pre>{said}</details></li>")  # fmt: skip
 
 

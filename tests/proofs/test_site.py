@@ -372,7 +372,7 @@ def test_the_cases_of_find_the_bug_unfold_their_answers(page):
     for card, (exercise, names, _) in zip(cards, cases):
         answer = card.find("details").extract()
         assert card.h3.get_text() == exercise.title and len(card.select("polyline")) == len(names)
-        assert [code.get_text() for code in card.select("li code")] == sorted(names)
+        assert [li.code.get_text() for li in card.select("li")] == sorted(names)
         assert len(card.select("tbody tr")) == len(names) and "def " not in card.get_text()
         told = [li.get_text() for li in answer.select("ul")[0].find_all("li", recursive=False)]
         said = {line[0]: line.split()[2].rstrip(".") for line in (text.split(".")[0] for text in told)}
