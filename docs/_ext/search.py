@@ -1,7 +1,8 @@
 """An index of the site by section, as a script, so that search leads to the section and works from a file, too.
 
 `search-sections.js` holds for each section its page, anchor, titles and text; `search.js` on the search page does the
-rest. Only what a chapter says is in it: prose, code, figures' descriptions; no menus, no outputs.
+rest. Only what a chapter says is in it: prose, figures' descriptions, and the words of its code, each once in a
+section; no menus, no outputs.
 """
 
 import html
@@ -14,7 +15,7 @@ from sphinx import addnodes
 
 from docs._ext.formulas import mathml
 
-LONG = 4_000  # characters of a section that are kept: the rest is mostly code
+LONG = 4_000  # characters of a section's prose that are kept
 
 
 def plain(node):
@@ -30,18 +31,21 @@ def plain(node):
 
 
 def text_of(section):
-    "Return the text of a section without that of the sections in it and without outputs."
-    found = []
+    "Return the prose of a section, then the other words of its code; nothing of the sections in it, no outputs."
+    found, code = [], []
     for child in section.children:
         if isinstance(child, (nodes.section, nodes.title, nodes.raw)):
             continue
         if isinstance(child, nodes.container) and child.get("nb_element") == "cell_code":
             inputs = [each for each in child.findall(nodes.literal_block) if not is_output(each)]
-            found += [each.astext() for each in inputs]
+            code += [each.astext() for each in inputs]
         elif not isinstance(child, (addnodes.desc, nodes.Invisible)):  # an object of the reference is a section itself
             blocks = list(child.findall(lambda node: isinstance(node, (nodes.paragraph, nodes.math_block))))
             found += [plain(block) for block in blocks or [child]]
-    return " ".join(" ".join(found).split())[:LONG]
+    prose = " ".join(" ".join(found).split())[:LONG]
+    words = re.findall(r"[^\W\d]\w+", " ".join(code))
+    said = {word.lower() for word in re.findall(r"\w+", prose)}
+    return " ".join([prose, *(word for word in dict.fromkeys(words) if word.lower() not in said)])
 
 
 def is_output(block):
