@@ -91,27 +91,35 @@ def changes_of_text(text):
             yield "word", text[: match.start()] + "x" + text[match.start() + 1 :]
 
 
+def alone(notebook, cell):
+    "Return a copy of a notebook that has one cell: the thousands of forgeries of its outputs are compared with that."
+    other = copy.copy(notebook)
+    other.cells = [cell]
+    return other
+
+
 def forgeries(notebook):
-    "Return each forgery of a notebook: (kind, forged notebook)."
+    "Return each forgery of a notebook: (kind, what is forged, forged)."
     for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
             continue
-        yield "never run", never_run(notebook, cell)
-        yield "edited after its run", with_cell(notebook, index, lambda c: c.update(source=c.source + "\n1"))
+        yield "never run", notebook, never_run(notebook, cell)
+        yield "edited after its run", notebook, with_cell(notebook, index, lambda c: c.update(source=c.source + "\n1"))
         added = copy.copy(notebook)
         added.cells = [*notebook.cells[: index + 1], nbformat.v4.new_code_cell("40 + 2"), *notebook.cells[index + 1 :]]
-        yield "cell added without output", added
+        yield "cell added without output", notebook, added
+        own = alone(notebook, cell)
         for k, output in enumerate(cell.outputs):
-            yield "output deleted", with_cell(notebook, index, lambda c, k=k: c.outputs.pop(k))
-            yield "output doubled", with_cell(notebook, index, lambda c, k=k: c.outputs.append(c.outputs[k]))
+            yield "output deleted", notebook, with_cell(notebook, index, lambda c, k=k: c.outputs.pop(k))
+            yield "output doubled", notebook, with_cell(notebook, index, lambda c, k=k: c.outputs.append(c.outputs[k]))
             for n, line in enumerate(output.get("metadata", {}).get("image/png", {}).get("drawn", [])):
                 means = [1.1 * mean + 1e-3 for mean in line.get("means", [9])]
                 for key, forged in [("points", line.points + 1), ("means", means)]:
-                    yield f"figure, {key}", with_cell(notebook, index, lambda c, k=k, n=n, key=key, forged=forged: (
+                    yield f"figure, {key}", own, with_cell(own, 0, lambda c, k=k, n=n, key=key, forged=forged: (
                         c.outputs[k].metadata["image/png"]["drawn"][n].update({key: forged})))  # fmt: skip
         for place, (holder, key) in enumerate(texts(cell)):
             for kind, forged in changes_of_text(holder[key]):
-                yield kind, with_cell(notebook, index, lambda c, place=place, key=key, forged=forged: (
+                yield kind, own, with_cell(own, 0, lambda c, place=place, key=key, forged=forged: (
                     texts(c)[place][0].update({key: forged})))  # fmt: skip
 
 
@@ -119,8 +127,8 @@ def test_every_forgery_of_a_stored_output_is_noticed(chapter, record_property, p
     if proved(chapter.path):
         return
     counts = collections.Counter()
-    for kind, forged in forgeries(chapter.notebook):
-        found = differences(forged, chapter.notebook, chapter.path.name)
+    for kind, original, forged in forgeries(chapter.notebook):
+        found = differences(forged, original, chapter.path.name)
         assert found and found[0].startswith(f"{chapter.path.name}, code cell "), f"{kind}: {found}"
         counts[kind] += 1
     assert {"digit", "output deleted", "never run", "cell added without output", "word"} <= set(counts)
@@ -128,7 +136,7 @@ def test_every_forgery_of_a_stored_output_is_noticed(chapter, record_property, p
 
 
 def test_among_them_are_losses_accuracies_verdicts_and_their_data():
-    kinds = {kind for kind, _ in forgeries(chapters.chapter("02").notebook)}
+    kinds = {kind for kind, *_ in forgeries(chapters.chapter("02").notebook)}
     assert {"digit", "swap", "verdict", "figure, points", "figure, means"} <= kinds
     cells = [cell for cell, output in chapters.chapter("02").outputs if DATA in output.get("data", {})]
     assert any(key == "source" for cell in cells for _, key in texts(cell))
