@@ -14,7 +14,7 @@ from docs._ext.exercises import takes
 from docs._ext.gallery import HEIGHT, TOP, WIDTH, words
 from records import debugging
 from tools import records
-from tools.chapters import chapter
+from tools.chapters import chapter, chapters
 
 JUDGED = r"^@exercise\ndef {}\(.*?\n    judge\(\w+, \[([\w, ]+)\], (\d+), hints\)$"
 THICK = (7, 4.5, 2.5, 1)  # where curves lie on each other, each is thinner than the one below it
@@ -86,6 +86,8 @@ class FindTheBug(Directive):
     "Show the cards."
 
     def run(self):
+        if all(each.number != "13" for each in chapters()):  # a copy of the project may lack it
+            return []
         env = self.state.document.settings.env
         for path in (chapter("13").path, *(records.FOLDER / f"{name}.json" for name in ("debugging", "diagnoses"))):
             env.note_dependency(str(path))
