@@ -104,10 +104,19 @@ def test_the_compiler_of_this_machine_drops_alpha_too(tmp_path):
     if torch.__version__.partition("+")[0] != made:
         pytest.skip(f"the record was made with PyTorch {made}, here is {torch.__version__}")
     [check] = [cell.source for cell in chapter("11").code_cells if "def keeps_alpha" in cell.source]
+    tried = """
+try:
+    torch.compile(lambda x: x + 1)(torch.ones(3))
+except Exception as error:
+    print("nothing can be compiled:", str(error).splitlines()[0])
+    raise SystemExit
+"""
     asked = "print(keeps_alpha(torch.compile), keeps_alpha(lambda update: update))"
-    code = f"from exp.nb_11 import *\n{check}\n{asked}"
+    code = f"from exp.nb_11 import *\n{check}\n{tried}\n{asked}"
     folder = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=folder, cwd=ROOT)
+    if said.stdout.startswith("nothing"):
+        pytest.skip(said.stdout)
     assert said.stdout.split() == ["False", "True"], said.stderr
 
 
