@@ -14,6 +14,7 @@
     nb_11   Speed
     nb_12   Many processes
     nb_13   Debugging
+    nb_14   The exam
 
 All but this file is exported from `nbs/`; the export also keeps this map. A module stands on those with lower numbers.
 """

@@ -171,19 +171,21 @@ def _load(folder, sha256, split):
     if split not in ("train", "test"):
         raise ValueError(f"split: found {split!r}, expected 'train' or 'test'. "
                          "(Cut validation data from 'train'.)")
+    if split == "test":
+        print(f"{folder.name}: the test images are chapter 14's, which opens them once.")
     images, labels = (read_idx(_checked(folder / name, expected))
                       for name, expected in sha256[split].items())
     return images.flatten(1).float().div_(255), labels.long()
 
 # %% ../nbs/01_data.ipynb #29fa7be3
 def get_mnist_data(
-    split: str = "train",   # "train": 60,000 images; "test": 10,000 others
+    split: str = "train",   # "train": 60,000 images; "test": 10,000, chapter 14's
 ) -> tuple:                 # x: float32 [n, 784] in [0, 1]; y: int64 [n], digits 0 to 9
     "Return MNIST. Raise `ValueError` (split, damaged file) or `FileNotFoundError`."
     return _load(_DATA / "mnist", _MNIST, split)
 
 def get_fashion_data(
-    split: str = "train",   # "train": 60,000 images; "test": 10,000 others
+    split: str = "train",   # "train": 60,000 images; "test": 10,000, chapter 14's
 ) -> tuple:                 # x: float32 [n, 784] in [0, 1]; y: int64 [n], classes 0 to 9
     "Return Fashion-MNIST. Raise `ValueError` (split, damaged file) or `FileNotFoundError`."
     return _load(_DATA / "fashion_mnist", _FASHION, split)

@@ -20,7 +20,8 @@ from exp.nb_02 import fit
 from tools.chapters import ROOT
 
 PARTS, STATIC = ROOT / "docs" / "live", ROOT / "docs" / "_static" / "live"
-SCRIPTS = ["check", "digits", "runs", "train", "trainer", "verdict", "chart", "draw", "page"]
+SCRIPTS = ["check", "digits", "runs", "net", "train", "trainer", "verdict", "chart", "exam", "draw", "page"]
+EXAM = ROOT / "exp" / "data" / "exam"
 
 # The loop of chapter 02 beside the one of the page, line against line, and what a line is called in the series.
 LOOP = [
@@ -53,7 +54,8 @@ class Live(Directive):
         for source in sources:
             env.note_dependency(str(source))
         text = sources[-1].read_text(encoding="utf-8")
-        fill = {"train": {"chart": chart}, "loop": {"lines": loop, "fit": js("fit"), "matmul": js("matmul")}}
+        fill = {"train": {"chart": chart}, "draw": {"right": exam_accuracy},
+                "loop": {"lines": loop, "fit": js("fit"), "matmul": js("matmul")}}
         for word, make in fill.get(name, {}).items():
             text = text.replace(f"{{{word}}}", make())
         return [nodes.raw("", text, format="html")]
@@ -138,6 +140,12 @@ def ran_role(name, rawtext, text, lineno, inliner, options=None, content=None):
     return [nodes.Text(found)], []
 
 
+def exam_accuracy():
+    "Say how many of the test images the net of chapter 14 has right, as the page runs it."
+    found = json.loads((EXAM / "test.json").read_text(encoding="utf-8"))
+    return f"{found['record CNN, int8']['acc']:.2%}"
+
+
 def pack_digits():
     "Return the script that holds the images: the training set's first, and validation images."
     folder = ROOT / "exp" / "data" / "mnist"
@@ -156,6 +164,8 @@ def write_data(app):
     target.mkdir(parents=True, exist_ok=True)
     (target / "runs.js").write_text(f"const runs = {json.dumps(stored())};\n", encoding="utf-8")
     (target / "digits.js").write_text(pack_digits(), encoding="utf-8")
+    net = base64.b85encode((EXAM / "digits.safetensors").read_bytes()).decode()
+    (target / "net.js").write_text(f"const exam = {json.dumps(net)};\n", encoding="utf-8")
 
 
 def load_here(app, pagename, templatename, context, doctree):

@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from docs._ext import live
 from docs.live import runs
-from exp.nb_02 import History, near, same, torch
+from exp.nb_14 import History, digits_net, exam_data, get_mnist_data, logits_of, near, normalize, same, torch
 from tests.proofs.test_pages import AXE, COLOURS, THEMES, WIDTHS, open_page, until
 from tools.chapters import ROOT
 
@@ -75,6 +75,15 @@ ROUND_TRIP = """async () => {
     }
     delete live.showGuess;
     return [before, after];
+}"""
+
+
+# What the trained net of chapter 14 makes of 40 images: its logits, and how many of 300 it has right.
+EXAM = """() => {
+    const { bytes, y } = live.valid, image = (i) => bytes.subarray(784 * i, 784 * i + 784), net = live.exam;
+    const read = (i) => net.logits(image(i)), best = (row) => row.indexOf(Math.max(...row));
+    const right = Array.from({ length: 300 }, (_, i) => best(read(i)) === y[i]).filter(Boolean).length;
+    return { logits: Array.from({ length: 40 }, (_, i) => [...read(i)]), right };
 }"""
 
 
@@ -248,6 +257,29 @@ def test_train_draw_and_look(visit):
             found = Axe().run(page, options={"preload": False} | AXE.get((width, theme), COLOURS))
             told = [(v["id"], v["nodes"][0]["html"][:200]) for v in found.response["violations"]]
             assert told == [], (width, theme)
+
+
+@pytest.mark.browser
+def test_the_trained_net_reads_as_pytorch_does(visit):
+    page = visit()
+    found = page.evaluate(EXAM)
+    model, about = digits_net()
+    x, y = get_mnist_data()
+    x = normalize(x[runs.VALID][:300], float(about["mean"]), float(about["std"])).view(-1, 1, 28, 28)
+    logits = logits_of(model, x)
+    assert near(torch.tensor(found["logits"]), logits[:40], rtol=1e-3, atol=1e-3)
+    right = (logits.argmax(1) == y[runs.VALID][:300]).sum().item()
+    assert found["right"] == right > 290
+    reader = page.get_by_role("combobox", name="Who reads it", exact=True)
+    assert f"{exam_data('test')['record CNN, int8']['acc']:.2%} of the test images right" in reader.inner_text()
+    page.locator("#live-sample").click()
+    until(page, "document.getElementById('live-reads').textContent.endsWith('But it is not trained yet.')")
+    reader.select_option("exam")
+    until(page, "/^It reads a 3 .*%\\)\\.$/.test(document.getElementById('live-reads').textContent)")
+    press(page, "step")  # what the other net says is not shown meanwhile
+    assert words(page, "reads").startswith("It reads a 3")
+    page.locator("#live-clear").click()
+    until(page, "document.getElementById('live-reads').textContent === 'Draw a digit.'")
 
 
 @pytest.mark.browser

@@ -94,6 +94,7 @@ class Page {
     $("again").onclick = () => this.restart(this.run.settings);
     $("chapter").onclick = () => this.restart(CHAPTER);
     $("clear").onclick = () => this.pad.clear();
+    $("reader").onchange = () => this.lookSoon();
     $("sample").onclick = () => this.showSample();
     $("names-button").onclick = () => {
       const hidden = $("loop").classList.toggle("without-names");
@@ -133,7 +134,7 @@ class Page {
   }
 
   hear({ id, rows, ms, rests, changes, guess, judged }) {
-    if (guess) this.showGuess(guess);
+    if (guess && this.readsHere) this.showGuess(guess);
     if (id !== this.run.id) return;                      // of a run that was given up, or of the drawing alone
     if (judged) return this.showJudged(judged);
     this.run.add({ rows, ms, rests });
@@ -204,12 +205,16 @@ class Page {
     document.querySelector(".live-program pre").textContent = program(settings, losses.slice(0, 10).filter(Number.isFinite));
   }
 
+  get readsHere() { return $("reader").value === "here"; }                 // or the net of chapter 14
+  get exam() { return (this.trained ??= new ExamNet(fromBase85(exam))); }
+
   lookSoon() {                                           // at the drawing, once the pen has gone on a little
     if (this.looking) return;
     this.looking = setTimeout(() => {
       this.looking = null;
       const image = this.pad.image();
       drawImage($("seen"), image ?? new Uint8Array(784));
+      if (!this.readsHere) return this.showGuess(image && this.exam.read(image));
       const drawing = image && Float32Array.from(image, (byte) => this.valid.normalized[byte]);
       this.send("read", { drawing });
       if (!image) this.showGuess(null);
@@ -228,7 +233,7 @@ class Page {
       number.textContent = p && Number.isFinite(p[digit]) ? percent(p[digit]) : "–";
       row.classList.toggle("best", digit === best);
     });
-    const untrained = this.run.steps ? "" : " But it is not trained yet.";
+    const untrained = this.run.steps || !this.readsHere ? "" : " But it is not trained yet.";
     say("reads", !p ? "Draw a digit." : best < 0 ? "It reads nothing: its numbers are no numbers any more."
       : `It reads a ${best} (${percent(p[best])}).${untrained}`);
   }
