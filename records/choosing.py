@@ -1,4 +1,4 @@
-"""Chapter 14: fifty settings of a small MLP, trained on 10,000 images. Which is best, and how much does choosing flatter?
+"""Chapter 14: fifty settings of a small MLP, on 10,000 images. Which is best, and how much does choosing flatter?
 
 Of each net it is kept which of 20,000 other training images it has right, a bit for each: images 20,000 to 40,000, of
 which the chapter draws validation sets of every size, while the others tell the truth.

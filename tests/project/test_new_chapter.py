@@ -112,8 +112,8 @@ def grown(once, copy_project):
             write(path, re.sub(rf"\]\((?!{there})\d\d_\w+\.ipynb", "](01_data.ipynb", text))
         for name in ("docs/_static/loops.png", "bench/chart.png"):
             (root / name).write_bytes((kept.ROOT / name).read_bytes())
-        mnist = "exp/data/mnist"  # the page that trains packs its images
-        shutil.copytree(kept.ROOT / mnist, root / mnist)
+        for data in ("exp/data/mnist", "exp/data/exam"):  # the page that trains packs images, and a trained net
+            shutil.copytree(kept.ROOT / data, root / data)
         made = [nbformat.v4.new_markdown_cell(HEAD), *map(nbformat.v4.new_code_cell, CODE)]
         made.append(nbformat.v4.new_markdown_cell("`accuracy` is ours, `normalize` is chapter 02's."))
         nbformat.write(nbformat.v4.new_notebook(cells=made), root / "nbs" / "16_tiny.ipynb")

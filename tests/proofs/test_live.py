@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from docs._ext import live
 from docs.live import runs
-from exp.nb_14 import History, digits_net, exam_data, get_mnist_data, logits_of, near, normalize, same, torch
+from exp.nb_02 import History, get_mnist_data, near, normalize, same, torch
 from tests.proofs.test_pages import AXE, COLOURS, THEMES, WIDTHS, open_page, until
 from tools.chapters import ROOT
 
@@ -130,8 +130,9 @@ def test_pytorch_makes_the_stored_losses_again(proved):
 def test_the_weight_of_the_page(site):
     folder = site / "_static" / "live"
     sizes = {path.name: path.stat().st_size for path in [site / "live.html", *folder.iterdir()]}
-    data = sizes["digits.js"] + sizes["runs.js"]
-    assert sum(sizes.values()) <= 2_700_000 and sum(sizes.values()) - data <= 120_000
+    assert sizes["net.js"] <= 300_000  # the trained net
+    data = sizes["digits.js"] + sizes["runs.js"] + sizes["net.js"]
+    assert sum(sizes.values()) <= 2_850_000 and sum(sizes.values()) - data <= 120_000
     assert "static/live" not in (site / "index.html").read_text(encoding="utf-8")
 
 
@@ -261,6 +262,8 @@ def test_train_draw_and_look(visit):
 
 @pytest.mark.browser
 def test_the_trained_net_reads_as_pytorch_does(visit):
+    from exp.nb_14 import digits_net, exam_data, logits_of
+
     page = visit()
     found = page.evaluate(EXAM)
     model, about = digits_net()
