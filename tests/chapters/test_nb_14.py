@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import exp.nb_01
 from exp.nb_14 import *
 from records.choosing import pack
 from records.exam import NETS
@@ -316,12 +317,14 @@ def test_figures_follow_from_answers(name):
 
 
 def test_the_small_net_is_small_and_answers_as_is_stored():
+    sealed = Exam(tool.FOLDER).sealed["claim"]["files"]
     assert tool.NET.stat().st_size < 300_000
-    assert hashlib.sha256(tool.NET.read_bytes()).hexdigest() == Exam(tool.FOLDER).sealed["claim"]["files"][tool.NET.name]
+    assert hashlib.sha256(tool.NET.read_bytes()).hexdigest() == sealed[tool.NET.name]
     model, about = digits_net(tool.NET)
     x, y = get_mnist_data()
     images = normalize(x[50_000:50_500], float(about["mean"]), float(about["std"])).view(-1, 1, 28, 28)
-    said, stored = judge(logits_of(model, images), y[50_000:50_500]), unpacked(exam_data("valid")["record CNN, int8"])
+    said = judge(logits_of(model, images), y[50_000:50_500])
+    stored = unpacked(exam_data("valid")["record CNN, int8"])
     assert (said.right != stored.right[:500]).sum() <= 1
     assert numpy.allclose(1 - said.sure, 1 - stored.sure[:500], rtol=0.2, atol=1e-3)
 
