@@ -15,7 +15,7 @@ NAMES = records.names()
 PROVED = [name for name in NAMES if hasattr(records.module(name), "fingerprint")]
 SHOWN = {"optimisers": "05", "convolutions": "07", "depth": "08", "augmentation": "08", "fashion": "08",
          "farther": "08", "speed": "11", "compiler": "11", "debugging": "13", "diagnoses": "13",
-         "unseen": "13"}  # fmt: skip
+         "unseen": "13", "learning": "14"}  # fmt: skip
 COUNTED = [name for name in SHOWN if name not in ("fashion", "farther", "compiler")]  # many runs: the chapter says so
 NEAR, STEPS = 1e-9, 5  # so far apart a fingerprint may be on another processor; so many mini-batches of it are made
 
