@@ -95,6 +95,11 @@ class Exam:
         "List the openings: {opening, day, seal}."
         return self._read("diary.json", [])
 
+    def _refuse_another(self, found):
+        if any(entry["seal"] != found for entry in self.diary):
+            raise PermissionError(f"found another claim, {found[:12]}, after an opening, "
+                                  "expected none: what was seen cannot be unseen")
+
     def seal(
         self,
         claim,   # data: all that is to be judged, and how
@@ -102,9 +107,7 @@ class Exam:
     ) -> str:    # the seal
         "Write down what will be opened. Raise `PermissionError` once it was opened."
         found = frozen(claim, *code)
-        if self.diary and found != self.sealed["seal"]:
-            raise PermissionError(f"found another claim, {found[:12]}, after an opening, "
-                                  "expected none: what was seen cannot be unseen")
+        self._refuse_another(found)
         self._write("seal.json", {"seal": found, "claim": claim})
         return found
 
@@ -121,6 +124,7 @@ class Exam:
         if found != sealed["seal"]:
             raise PermissionError(f"found {found[:12]}, expected {sealed['seal'][:12]}: "
                                   "claim or code were changed after they were sealed")
+        self._refuse_another(found)
         entry = {"opening": len(self.diary) + 1, "day": str(datetime.date.today())}
         self._write("diary.json", [*self.diary, entry | {"seal": found}])
         return paper()
@@ -130,6 +134,15 @@ class Judged(NamedTuple):
     "What a net says of images: whether it is right, how sure it is of its answer."
     right: torch.Tensor   # [n], bool
     sure: torch.Tensor    # [n], 0 to 1: the probability of the class that it answers
+
+def _probabilities(judged):
+    "Return what a net says; raise `ValueError` if one is missing, NaN or no share."
+    (right, sure), shapes = judged, [list(part.shape) for part in judged]
+    if not (right.dim() == 1 and shapes[0] == shapes[1]
+            and ((sure >= 0) & (sure <= 1 + 1e-9)).all()):
+        raise ValueError(f"found answers {shapes[0]} and probabilities {shapes[1]}, "
+                         "expected [n] of each, from 0 to 1, and no NaN")
+    return right, sure
 
 # %% ../nbs/14_exam.ipynb #47bf5da2
 def judge(
@@ -160,7 +173,8 @@ _FINE = 40                           # steps for each factor of ten between p an
 def packed(
     judged: Judged,
 ) -> dict:             # {n, right, sure}: text
-    "Write what a net says of images as text: a bit and a byte for each."
+    "Write what a net says of images as text: a bit and a byte for each. `ValueError`."
+    _probabilities(judged)
     far = -_FINE * (1 - judged.sure.double()).clamp(min=1e-9).log10()
     bits = judged.right.byte().numpy()
     parts = {"right": np.packbits(bits), "sure": far.round().clamp(0, 255).byte().numpy()}
@@ -201,7 +215,9 @@ def bootstrap(
     draws: int = 1_000,    # sets of n answers, drawn with putting back
     generator=None,        # a `torch.Generator`; None: PyTorch's own
 ) -> tuple:                # lower and upper end of the middle 95 %
-    "Return the bootstrap interval of an accuracy."
+    "Return the bootstrap interval of an accuracy. Raise `ValueError` if nothing is [n]."
+    if right.dim() != 1 or not len(right):
+        raise ValueError(f"found {list(right.shape)} answers, expected [n], 1 or more")
     n, values = len(right), right.double()
     accs = [values[torch.randint(n, (n,), generator=generator)].mean()
             for _ in range(draws)]
@@ -247,7 +263,10 @@ def flattery(
     draws: int = 200,      # such choices
     generator=None,        # a `torch.Generator`; None: PyTorch's own
 ) -> tuple:                # how much the winner promises too much; what a better one has
-    "Choose the best of some settings on `n` images; measure it on the others. Means."
+    "Choose the best on `n` images; measure it on the others. Means. `ValueError`."
+    if not 0 < n < right.shape[1]:
+        raise ValueError(f"found {n} of {right.shape[1]} images to choose by, expected 1 "
+                         "or more, and some to judge by")
     total, size, found = right.sum(1).double(), right.shape[1], []
     for _ in range(draws):
         drawn = torch.randperm(size, generator=generator)[:n]
@@ -275,6 +294,9 @@ def write_safetensors(
     about=None,      # {word: word}, to be kept beside them
 ):
     "Write tensors as the package `safetensors` does. Raise `TypeError` for other kinds."
+    words = [*state, *(about or {}), *(about or {}).values()]
+    if not all(isinstance(word, str) for word in words) or "__metadata__" in state:
+        raise TypeError(f"found {words}, expected words, and no tensor `__metadata__`")
     head, parts, at = {"__metadata__": dict(about or {})}, [], 0
     for name, tensor in state.items():
         if tensor.dtype not in _KINDS:
@@ -291,18 +313,23 @@ def write_safetensors(
 def read_safetensors(
     path,      # a file as `write_safetensors` or the package writes it
 ) -> tuple:    # {name: NumPy array}, {word: word}
-    "Read tensors with NumPy alone. Raise `ValueError` for a file that is cut off."
+    "Read tensors with NumPy alone. Raise `ValueError` for a file that is damaged."
     data = Path(path).read_bytes()
     n = int.from_bytes(data[:8], "little")
     if len(data) < 8 + n:
         raise ValueError(f"{path}: found {len(data)} bytes, expected a header of {n}")
     head, body = json.loads(data[8:8 + n]), data[8 + n:]
     about, kinds, found = head.pop("__metadata__", {}), {"F32": "<f4", "I8": "i1"}, {}
+    spans = sorted(part["data_offsets"] for part in head.values())
+    starts, ends = [start for start, _ in spans], [0, *(end for _, end in spans)]
+    if len(body) != ends[-1]:
+        raise ValueError(f"{path}: found {len(body)} bytes of numbers, expected {ends[-1]}")
+    if starts != ends[:-1]:                              # a gap, or read twice
+        raise ValueError(f"{path}: found numbers from {starts}, expected {ends[:-1]}")
     for name, part in head.items():
-        start, end = part["data_offsets"]
-        if end > len(body):
-            raise ValueError(f"{path}: found {len(body)} bytes of numbers, expected {end}")
-        flat = np.frombuffer(body[start:end], kinds[part["dtype"]])
+        if (kind := kinds.get(part["dtype"])) is None:
+            raise ValueError(f"{name}: found {part['dtype']}, expected one of {[*kinds]}")
+        flat = np.frombuffer(body[slice(*part["data_offsets"])], kind)
         found[name] = flat.reshape(part["shape"])
     return found, about
 
@@ -318,9 +345,10 @@ def fold_norms(
     convs, norms = (layers_of(model, kind) for kind in (nn.Conv2d, nn.BatchNorm2d))
     for conv, norm, new in zip(convs, norms, layers_of(plain, nn.Conv2d), strict=True):
         factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-        new.weight.copy_(conv.weight * factor[:, None, None, None])
-        new.bias.copy_(norm.bias - norm.running_mean * factor)
-    for old, new in zip(layers_of(model, nn.Linear), layers_of(plain, nn.Linear)):
+        new.load_state_dict({"weight": conv.weight * factor[:, None, None, None],
+                             "bias": norm.bias - norm.running_mean * factor})
+    lines = layers_of(model, nn.Linear), layers_of(plain, nn.Linear)
+    for old, new in zip(*lines, strict=True):
         new.load_state_dict(old.state_dict())
     return plain.eval()
 
@@ -328,9 +356,11 @@ def fold_norms(
 def in_int8(
     state: dict,   # {name: tensor}: weights with two dimensions or more, and biases
 ) -> dict:         # {name: int8, name.scale: one float for each output; biases as they are}
-    "Round each weight to one of 255 steps; each output has steps of its own."
+    "Round each weight to one of 255 steps, each output by its own. `ValueError`."
     small = {}
     for name, tensor in state.items():
+        if name.endswith(".scale") or not tensor.isfinite().all():
+            raise ValueError(f"{name}: expected finite numbers, and no name for a step")
         if tensor.dim() < 2:
             small[name] = tensor.float()
             continue
@@ -369,12 +399,15 @@ def digits_net(
 def reliability(
     judged: Judged,
     bins: int = 15,   # of equal width, from 0 to 1
-) -> list:            # (answers, how sure in the mean, share that is right), bin by bin
-    "Compare how sure a net is with how often it is right. Empty bins are left out."
-    which = (judged.sure * bins).long().clamp(max=bins - 1)
+) -> list:            # (answers, how sure in the mean, share right); no empty bins
+    "Compare how sure a net is with how often it is right, in bins. `ValueError`."
+    if bins < 1:
+        raise ValueError(f"found {bins} bins, expected 1 or more")
+    right, sure = _probabilities(judged)
+    which = (sure * bins).long().clamp(max=bins - 1)
     held = [which == i for i in range(bins)]
-    return [(int(mask.sum()), judged.sure[mask].mean().item(),
-             judged.right[mask].double().mean().item()) for mask in held if mask.any()]
+    return [(int(mask.sum()), sure[mask].mean().item(), right[mask].double().mean().item())
+            for mask in held if mask.any()]
 
 def calibration_error(
     judged: Judged,
@@ -402,13 +435,19 @@ def temperature(
     logits: torch.Tensor,   # [n, classes], of images that were not trained on
     y: torch.Tensor,        # their labels [n]
 ) -> float:                 # above 1: it was too sure; below 1: not sure enough
-    "Return the number by which to divide logits, so that the loss is least."
+    "Return the number by which to divide logits for the least loss. `ValueError`."
+    if logits.shape[:-1] != y.shape:
+        raise ValueError(f"found logits {list(logits.shape)} and labels {list(y.shape)}, "
+                         "expected a label for each row of logits")
     z, lowest, highest = logits.double(), 1 / 50, 50.0   # of the factor, 1 / temperature
     answer = z.gather(-1, y[:, None]).mean()
     for _ in range(60):                                  # the slope is 0 between the two
         factor = math.sqrt(lowest * highest)
         slope = ((z * factor).softmax(-1) * z).sum(-1).mean() - answer
         lowest, highest = (factor, highest) if slope < 0 else (lowest, factor)
+    if factor < 1 / 49 or (z.argmax(-1) == y).all():
+        raise ValueError("found no temperature with the least loss, expected one from 1/50 "
+                         "to 50: are all answers right, or no better than chance, or NaN?")
     return 1 / factor
 
 # %% ../nbs/14_exam.ipynb #4e1461b0
@@ -416,7 +455,11 @@ def power_law(
     n: list,        # sizes
     errors: list,   # one for each, above 0
 ) -> tuple:         # a, b of a * n ** b
-    "Fit a line in logarithms, by least squares."
+    "Fit a line in logarithms, by least squares. Raise `ValueError` for what has none."
+    finite = all(0 < each < math.inf for each in [*n, *errors])
+    if len(n) != len(errors) or len({*n}) < 2 or not finite:
+        raise ValueError(f"found {len(n)} sizes and {len(errors)} errors, expected as many "
+                         "of each, above 0, and two sizes at least")
     x, y = (torch.tensor(row).double().log() for row in (n, errors))
     b = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
     return (y.mean() - b * x.mean()).exp().item(), b.item()

@@ -81,6 +81,23 @@ def test_an_edited_seal_is_noticed(tmp_path):
         exam.open(exam.sealed["claim"], score, paper=list)
 
 
+def test_a_seal_that_was_exchanged_after_an_opening_opens_nothing(tmp_path):
+    exam, other, read = Exam(tmp_path), Exam(tmp_path / "other"), []
+    other.folder.mkdir()
+    exam.seal("a", score)
+    exam.open("a", score, paper=list)
+    other.seal("b", score)
+    shutil.copy(other.folder / "seal.json", tmp_path)
+    with pytest.raises(PermissionError, match="found another claim, .*, after an opening"):
+        exam.open("b", score, paper=lambda: read.append(1))
+    (tmp_path / "seal.json").unlink()
+    with pytest.raises(PermissionError, match="found another claim, .*, after an opening"):
+        exam.seal("b", score)
+    assert read == [] and len(exam.diary) == 1
+    exam.seal("a", score)
+    assert exam.open("a", score, paper=lambda: "paper") == "paper"
+
+
 @pytest.mark.parametrize("get", [get_mnist_data, get_fashion_data])
 def test_the_test_images_say_whose_they_are(get, capsys, monkeypatch):
     "No image is read for this."
@@ -144,6 +161,27 @@ def test_the_winner_among_equals_flatters_as_much_as_chance_says():
     assert 0.7 < much / (largest * math.sqrt(0.9 * 0.1 / 400)) < 1.3
 
 
+@pytest.mark.parametrize("n", [0, 10, 12])
+def test_some_images_choose_and_some_judge(n):
+    with pytest.raises(ValueError, match=f"found {n} of 10 images to choose by"):
+        flattery(torch.rand(3, 10, generator=seeded()) < 0.5, n, 5)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 100)])
+def test_a_bootstrap_wants_answers_in_a_row(shape):
+    with pytest.raises(ValueError, match=r"expected \[n\], 1 or more"):
+        bootstrap(torch.ones(shape, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("n, errors", [
+    ([10, 100, 1_000], [1.0]), ([10], [1.0]), ([10, 10], [1.0, 2.0]), ([10, 100], [1.0, 0.0]), ([0, 1], [1.0, 2.0]),
+    ([10, 100], [math.nan, 1.0]), ([10, 100], [1.0, math.nan]),
+])  # fmt: skip
+def test_a_power_law_of_what_has_none_is_refused(n, errors):
+    with pytest.raises(ValueError, match="expected as many of each, above 0"):
+        power_law(n, errors)
+
+
 def test_an_ensemble_of_one_is_its_member():
     logits = torch.randn(5, 4, generator=seeded())
     assert near(pooled([logits, logits]).float(), log_softmax(logits))
@@ -166,6 +204,33 @@ def test_answers_are_stored(n, seed):
 def test_a_sure_answer_stays_sure():
     said = Judged(torch.ones(3, dtype=torch.bool), torch.tensor([1.0, 1 - 1e-12, 0.0]).double())
     assert (unpacked(packed(said)).sure - said.sure).abs().max() < 1e-6
+
+
+SURE = torch.tensor([0.6, 0.5])
+
+
+@pytest.mark.parametrize("right, sure", [
+    ([True, False], [0.6, math.nan]), ([True, False], [60, 50]), ([True, False], [-0.1, 0.5]), ([True], [0.6, 0.5]),
+    ([[True, False]], [[0.6, 0.5]]),
+])  # fmt: skip
+def test_what_is_no_probability_is_refused(right, sure):
+    said = Judged(torch.tensor(right), torch.tensor(sure, dtype=torch.float64))
+    for use in (packed, reliability, calibration_error):
+        with pytest.raises(ValueError, match="from 0 to 1, and no NaN"):
+            use(said)
+
+
+def test_a_net_that_answers_nan_is_noticed():
+    "`judge` is sealed as it is, and takes NaN for the first class."
+    said = judge(torch.full((3, 2), math.nan), torch.zeros(3, dtype=torch.long))
+    for use in (packed, calibration_error):
+        with pytest.raises(ValueError, match="no NaN"):
+            use(said)
+
+
+def test_no_bins_are_no_calibration():
+    with pytest.raises(ValueError, match="found 0 bins"):
+        calibration_error(Judged(torch.tensor([True, False]), SURE), 0)
 
 
 def test_logits_come_in_parts():
@@ -193,6 +258,20 @@ def test_the_temperature_is_found_again(T):
     z = 3 * torch.randn(20_000, 5, generator=seeded())
     y = torch.multinomial(z.softmax(1), 1, generator=seeded(1))[:, 0]
     assert abs(temperature(T * z, y) / T - 1) < 0.05
+
+
+@pytest.mark.parametrize("logits, y", [
+    (torch.eye(3), [0, 1, 2]), (torch.eye(3), [1, 2, 0]), (torch.zeros(3, 3), [0, 1, 2]),
+    (torch.full((3, 3), math.nan), [0, 1, 2]), (torch.zeros(0, 3), []),
+])  # fmt: skip
+def test_a_temperature_that_is_nowhere_is_not_found(logits, y):
+    with pytest.raises(ValueError, match="found no temperature"):
+        temperature(logits, torch.tensor(y, dtype=torch.long))
+
+
+def test_a_temperature_wants_a_label_for_each_row():
+    with pytest.raises(ValueError, match=r"found logits \[6, 3\] and labels \[2\]"):
+        temperature(torch.randn(6, 3, generator=seeded()), torch.tensor([0, 1]))
 
 
 # Files
@@ -229,6 +308,71 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, kept):
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ValueError, match="expected"):
         read_safetensors(path)
+
+
+def with_head(path, change):
+    "Write a file of two tensors, with its header changed."
+    write_safetensors(path, {"a": torch.ones(3), "b": torch.zeros(2)})
+    data = path.read_bytes()
+    n = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + n])
+    change(head)
+    text = json.dumps(head).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + n :])
+
+
+@pytest.mark.parametrize("change, match", [
+    (lambda head: head["b"].update(data_offsets=[0, 8]), "found 20 bytes of numbers, expected 12"),
+    (lambda head: head["b"].update(data_offsets=[-8, 20]), "bytes of numbers, expected"),
+    (lambda head: head["b"].update(data_offsets=[8, 20]), r"found numbers from \[0, 8\], expected \[0, 12\]"),
+    (lambda head: head.pop("a"), r"found numbers from \[12\], expected \[0\]"),
+    (lambda head: head["b"].update(dtype="F16"), "b: found F16, expected one of"),
+    (lambda head: head["b"].update(dtype="I8"), "cannot reshape"),
+    (lambda head: head["b"].update(shape=[3]), "cannot reshape"),
+])  # fmt: skip
+def test_a_file_whose_header_is_wrong_is_refused(tmp_path, change, match):
+    with_head(tmp_path / "a", lambda head: None)
+    assert list(read_safetensors(tmp_path / "a")[0]) == ["a", "b"]
+    with_head(tmp_path / "a", change)
+    with pytest.raises(ValueError, match=match):
+        read_safetensors(tmp_path / "a")
+
+
+def test_a_file_with_something_behind_it_and_another_file_are_refused(tmp_path):
+    write_safetensors(tmp_path / "a", {"a": torch.ones(3)})
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes() + b"more")
+    with pytest.raises(ValueError, match="found 16 bytes of numbers, expected 12"):
+        read_safetensors(tmp_path / "a")
+    torch.save({"a": torch.ones(3)}, tmp_path / "b.safetensors")  # renamed
+    with pytest.raises(ValueError, match="expected a header of"):
+        read_safetensors(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("state, about", [
+    ({1: torch.ones(2)}, None), ({"__metadata__": torch.ones(2)}, None), ({"a": torch.ones(2)}, {"accuracy": 0.99}),
+])  # fmt: skip
+def test_names_that_would_be_lost_are_not_written(tmp_path, state, about):
+    with pytest.raises(TypeError, match="expected words"):
+        write_safetensors(tmp_path / "a", state, about)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("other", [
+    "conv 4, pool, conv 6, block 8, max, linear 10", "conv 4, pool, conv 8, block 8, max, linear 10, relu, linear 10",
+    "conv 4, pool, conv 8, block 8, conv 8, max, linear 10", "conv 4, pool, conv 8, block 8, max, linear 9",
+])  # fmt: skip
+def test_norms_are_folded_for_their_own_plan_only(other):
+    model = network("conv 4, pool, conv 8, block 8, max, linear 10", shortcut="zeros")
+    with pytest.raises((ValueError, RuntimeError), match="is longer than|is shorter than|size mismatch"):
+        fold_norms(model, other)
+
+
+@pytest.mark.parametrize("state", [
+    {"w": torch.tensor([[math.nan, 1]])}, {"w": torch.tensor([[math.inf, 1]])}, {"norm.scale": torch.ones(2)},
+])  # fmt: skip
+def test_what_would_not_come_back_is_not_put_into_8_bits(state):
+    with pytest.raises(ValueError, match="expected finite numbers, and no name for a step"):
+        in_int8(state)
 
 
 @pytest.mark.parametrize("plan", [
@@ -303,6 +447,7 @@ def test_predictions_follow_from_what_is_stored_of_validation():
     for name, row in tool.read("valid.json").items():
         assert unpacked(row).right.double().mean().item() == pytest.approx(row["acc"])
         last = [run["epochs"][-1][2] for run in records.stored("exam")["runs"] if run["setting"] == NETS.get(name)]
+        assert len(last) == (name in NETS)
         assert last == [pytest.approx(row["acc"], abs=2e-3)] * len(last)  # a record in 16 bits is judged in 32
 
 
