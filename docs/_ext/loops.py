@@ -79,8 +79,9 @@ class Loops(Directive):
         "Make the section of one version."
         section = nodes.section(ids=[f"version-{number}"], classes=["loop-version"] + ["now"] * (number == 1))
         section += nodes.title("", f"{number}. {version['step']}")
-        accuracy = "" if version["accuracy"] is None else f", validation accuracy {version['accuracy']:.2%}"
-        section += nodes.paragraph("", f"{version['lines']} lines. Training loss {version['loss']:.4f}{accuracy}.")
+        words = [] if version["loss"] is None else [f"training loss {version['loss']:.4f}"]  # none: nothing was trained
+        words += [] if version["accuracy"] is None else [f"validation accuracy {version['accuracy']:.2%}"]
+        section += nodes.paragraph("", f"{version['lines']} lines. {', '.join(words).capitalize()}.")
         section += nodes.paragraph("", "", nodes.strong("", "Verdict: "), nodes.Text(version["said"]))
         for diff in version["diffs"]:
             section += nodes.raw("", diff, format="html")
