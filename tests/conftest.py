@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests import kept
+from tests import kept, unchanged
 from tools import bugs, run
 from tools.chapters import ROOT, Chapter, chapters, chosen
 
@@ -29,6 +29,11 @@ LONG = ["test_every_planted_bug", "test_stored_outputs", "test_a_learner", "test
 def pytest_addoption(parser):
     words = "prove this chapter only, by its number; may be given more than once"
     parser.addoption("--chapter", action="append", default=[], metavar="NN", help=words)
+
+
+def pytest_configure(config):
+    if kept.keeps():
+        config.pluginmanager.register(unchanged.Unchanged(kept.STORE / "whole"), "unchanged")
 
 
 def belongs(item, numbers):

@@ -90,7 +90,7 @@ def key(name, *inputs, root=ROOT):
 
 def tools_of_proofs(root=ROOT):
     "List what all proofs depend on: the tools, the tests' own, the settings."
-    names = ["tools", "tests/conftest.py", "tests/kept.py", "Makefile"]
+    names = ["tools", "tests/conftest.py", "tests/kept.py", "tests/unchanged.py", "Makefile"]
     return [root / name for name in [*names, "settings.ini", "pyproject.toml", "constraints.txt"]]
 
 
