@@ -15,6 +15,7 @@
     nb_12   Many processes
     nb_13   Debugging
     nb_14   The exam
+    nb_15   The same loop writes
 
 All but this file is exported from `nbs/`; the export also keeps this map. A module stands on those with lower numbers.
 """

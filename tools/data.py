@@ -5,7 +5,7 @@
 
 import sys
 
-from exp import nb_01
+from exp import nb_01, nb_15
 
 SETS = {"mnist": nb_01._MNIST, "fashion_mnist": nb_01._FASHION}  # folder → split → file → SHA-256
 
@@ -13,7 +13,8 @@ SETS = {"mnist": nb_01._MNIST, "fashion_mnist": nb_01._FASHION}  # folder → sp
 def files():
     "List the files of all datasets: (path, SHA-256)."
     return [(nb_01._DATA / folder / name, sha256) for folder, splits in SETS.items()
-            for split in splits.values() for name, sha256 in split.items()]  # fmt: skip
+            for split in splits.values() for name, sha256 in split.items()] + [
+        (nb_15._TEXTS / name, sha256) for name, sha256 in nb_15._FILES.items()]  # fmt: skip
 
 
 def main():

@@ -3,12 +3,14 @@
     python -m tools.records                    all: make the runs that are missing
     python -m tools.records optimisers         this one
     python -m tools.records --anew optimisers  from nothing
+    python -m tools.records --longer writing   the runs of hours that a record only describes: its `longer()`
 
 A record is a module `records/NAME.py` with `settings()`, a list of dictionaries of numbers and words, and
 `run(setting, steps=None)`, which trains with one of them, or only its first mini-batches, and returns the losses of
 mini-batches, [training loss, validation loss, accuracy] of each epoch, and whatever else there is to say. The results
 stand in `records/NAME.json`, a line for each run: setting, CPU seconds, the first losses, the epochs. A run that is
-there already is not made again, so a record can be stopped and gone on with.
+there already is not made again, so a record can be stopped and gone on with. Runs of hours, which nobody waits for, are
+no part of it: a record may list them in `longer()`, and they go to `records/NAME_longer.json`.
 
 A record whose runs others should be able to prove has three things more: `LOSSES` and `DIGITS`, how many first losses
 are kept, and with how many digits; `proved(setting)`, whether a run gets a fingerprint; and `fingerprint(setting, n)`,
@@ -92,20 +94,24 @@ def one(record, setting):
     return {"setting": setting, "seconds": round(seconds, 1), "first": first, "epochs": epochs, **found}
 
 
-def make(name, anew=False, say=print):
-    "Make the runs of a record that are missing; return how many there are in all."
+def make(name, anew=False, longer=False, say=print):
+    "Make the runs of a record that are missing, or its longer ones; return how many there are in all."
     torch.set_num_threads(1)
-    record, kept = module(name), {"made": made(), "runs": []} if anew else stored(name)
+    record = module(name)
+    if longer and not hasattr(record, "longer"):
+        raise ValueError(f"{name}: found no longer runs, expected a function `longer` in records/{name}.py")
+    settings, name = (record.longer, f"{name}_longer") if longer else (record.settings, name)
+    kept = {"made": made(), "runs": []} if anew else stored(name)
     if kept["made"] != made():
         raise ValueError(f"{name}: found runs made with {kept['made']}, here it is {made()}: --anew makes all again")
     done = [run["setting"] for run in kept["runs"]]
-    missing = [setting for setting in record.settings() if setting not in done]
-    kept["runs"] = [run for run in kept["runs"] if run["setting"] in record.settings()]
+    missing = [setting for setting in settings() if setting not in done]
+    kept["runs"] = [run for run in kept["runs"] if run["setting"] in settings()]
     for number, setting in enumerate(missing, 1):
         kept["runs"].append(one(record, setting))
         write(name, kept)
         say(f"{name}, {number} of {len(missing)}: {setting} {kept['runs'][-1]['epochs'][-1:]}", flush=True)
-    order = record.settings()
+    order = settings()
     kept["runs"].sort(key=lambda run: order.index(run["setting"]))
     write(name, kept)
     return len(kept["runs"])
@@ -113,9 +119,9 @@ def make(name, anew=False, say=print):
 
 def main(words):
     "Make the records that are named, or all."
-    anew = "--anew" in words
-    for name in [word for word in words if word != "--anew"] or names():
-        print(f"{name}: {make(name, anew)} runs")
+    anew, longer = "--anew" in words, "--longer" in words
+    for name in [word for word in words if word not in ("--anew", "--longer")] or names():
+        print(f"{name}: {make(name, anew, longer)} runs")
 
 
 if __name__ == "__main__":

@@ -148,6 +148,7 @@ def test_the_wheel_holds_the_data_and_its_attribution(wheel):
         assert sum(name.startswith(f"exp/data/{folder}/") and name.endswith(".gz") for name in names) == 4
         assert f"exp/data/{folder}/README.md" in names
     assert "exp/data/fashion_mnist/LICENSE" in names
+    assert {"exp/data/text/series.txt.xz", "exp/data/text/writer.f16", "exp/data/text/README.md"} <= set(names)
     assert not any(name.startswith(("tests", "tools", "nbs")) for name in names)
 
 

@@ -15,7 +15,7 @@ NAMES = records.names()
 PROVED = [name for name in NAMES if hasattr(records.module(name), "fingerprint")]
 SHOWN = {"optimisers": "05", "convolutions": "07", "depth": "08", "augmentation": "08", "fashion": "08",
          "farther": "08", "speed": "11", "compiler": "11", "debugging": "13", "diagnoses": "13",
-         "unseen": "13", "learning": "14"}  # fmt: skip
+         "unseen": "13", "learning": "14", "writing": "15"}  # fmt: skip
 COUNTED = [name for name in SHOWN if name not in ("fashion", "farther", "compiler")]  # many runs: the chapter says so
 NEAR, STEPS = 1e-9, 5  # so far apart a fingerprint may be on another processor; so many mini-batches of it are made
 
@@ -67,7 +67,7 @@ def test_a_run_of_fewer_bits_begins_as_its_fingerprint(name):
             assert run["first"][:2] == pytest.approx(run["fingerprint"][:2], rel=1e-2), run["setting"]
 
 
-@pytest.mark.parametrize("name", ["optimisers", "convolutions", "depth"])
+@pytest.mark.parametrize("name", ["optimisers", "convolutions", "depth", "writing"])
 def test_the_rates_of_a_chapter_are_those_of_the_grid(name):
     record = records.module(name)
     found = record.choose(records.stored(name)["runs"])
@@ -165,6 +165,15 @@ def test_a_record_goes_on_where_it_was_stopped(small, tmp_path):
     records.write("small", kept)
     assert records.make("small", say=lambda *_, **__: None) == 2 and small.asked == [1, 2, 2]
     assert records.make("small", anew=True, say=lambda *_, **__: None) == 2 and small.asked == [1, 2, 2, 1, 2]
+
+
+def test_longer_runs_are_made_only_when_asked_for_and_kept_apart(small, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="small: found no longer runs"):
+        records.make("small", longer=True)
+    monkeypatch.setattr(small, "longer", lambda: [{"optimiser": "none", "seed": 3, "epochs": 1}], raising=False)
+    assert records.make("small", say=lambda *_, **__: None) == 2 and small.asked == [1, 2]
+    assert records.make("small", longer=True, say=lambda *_, **__: None) == 1 and small.asked == [1, 2, 3]
+    assert len(records.stored("small")["runs"]) == 2 and len(records.stored("small_longer")["runs"]) == 1
 
 
 def test_runs_of_two_machines_are_not_mixed(small, tmp_path):

@@ -22,7 +22,7 @@ from tools import bugs
 from tools.chapters import ROOT
 
 PAGES = [
-    "index", "bench", "bugs", "live", "loops", "under_the_hood", "search", "genindex", "404",
+    "index", "bench", "bugs", "live", "loops", "writing", "under_the_hood", "search", "genindex", "404",
     "exercises", "gallery", "glossary",
     *(f"{folder}/{name}" for c in CHAPTERS for folder, name in [("chapters", c.stem), ("reference", c.module)]),
     *(f"loops/{c.stem}" for c in CHAPTERS if versions(c)),
