@@ -46,19 +46,20 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import nn
 
-# %% ../nbs/15_writing.ipynb #6852d496
+# %% ../nbs/15_writing.ipynb #174fefcc
 _TEXTS = Path(str(files("exp"))) / "data" / "text"
 _FILES = {
     "series.txt.xz": "08365c06929aacc7d56a830c3e0b158e1ec58eb6d35852212e3f30cb7ece563b",
+    "writer.f16": "64109875ccf2364cbda18640a91795130134f69e928776cbdc7d4986d8adf6d4",
 }
 
-def _bytes_of(name):
+def _bytes_of(name, files=_FILES):
     "Return the bytes of a file beside the text. Raise `ValueError` if it was changed."
     held = (_TEXTS / name).read_bytes()
     found = hashlib.sha256(held).hexdigest()
-    if found != _FILES[name]:
+    if found != files[name]:
         raise ValueError(f"{name}: found SHA-256 {found[:12]}…, expected "
-                         f"{_FILES[name][:12]}…: is the file damaged?")
+                         f"{files[name][:12]}…: is the file damaged?")
     return held
 
 def get_text() -> dict:   # {number of the chapter: its text}, "00" to "12"

@@ -23,12 +23,13 @@ from tools.chapters import ROOT
 FOLDER, NAME, OWN = ROOT / "exp" / "data" / "text", "series.txt.xz", "15"
 ABOUT = """# The text of the series, frozen
 
-The Markdown and the code of the chapters of *Training, refactored*, as they stood at one commit: what chapter 15 trains a
-language model on. Written by its authors, under the licence of the project, Apache-2.0.
+The Markdown and the code of the chapters of *Training, refactored*, as they stood at one commit: what chapter 15 trains
+a language model on. Written by its authors, under the licence of the project, Apache-2.0.
 
-The text is UTF-8, compressed with `xz`. A form feed stands between two chapters; each begins with its title. Chapter 15 is
-not among them. `python -m tools.corpus` checks the file, `python -m tools.corpus --anew` makes it anew, on purpose;
-`exp.nb_15.get_text` checks the SHA-256 whenever it reads it.
+The text is UTF-8, compressed with `xz`. A form feed stands between two chapters; each begins with its title. Chapter 15
+is not among them. `python -m tools.corpus` checks the file, `python -m tools.corpus --anew` makes it anew, on purpose;
+`exp.nb_15.get_text` checks the SHA-256 whenever it reads it. Beside it lies `writer.f16`: the weights of a model that
+was trained on it, as 16-bit floats, made by `records/writing.py`.
 
 | | |
 |---|---|

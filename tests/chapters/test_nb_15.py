@@ -232,8 +232,8 @@ def test_recipes_that_cannot_be(change, words):
 
 
 @pytest.mark.parametrize("change", [
-    {"optimiser": "Muon"}, {"lr": 0.1}, {"seed": 1}, {"std": 0.3}, {"positions": "none"}, {"scale": False}, {"epochs": 1},
-    {"weight_decay": 5.0}, {"held_out": "03"}, {"batch_size": 5},
+    {"optimiser": "Muon"}, {"lr": 0.1}, {"seed": 1}, {"std": 0.3}, {"positions": "none"}, {"scale": False},
+    {"epochs": 1}, {"weight_decay": 5.0}, {"held_out": "03"}, {"batch_size": 5},
 ], ids=str)  # fmt: skip
 def test_everything_in_a_recipe_counts(change):
     wanted, found = (text_losses(SMALL | {"bits": 64, "lr": 0.05, "std": 0.2} | each, 6) for each in ({}, change))

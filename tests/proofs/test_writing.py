@@ -21,7 +21,8 @@ BUGS = [
     ("no shortcut", 'x = plus(x, linear(mixed, at("attention.out.weight"), at("attention.out.bias")));',
      'x = linear(mixed, at("attention.out.weight"), at("attention.out.bias"));'),
     ("the window never moves", "Math.max(0, Math.ceil((length - T) / (T >> 1)) * (T >> 1))", "0"),
-    ("the cache is not begun anew", "[from, model.newCache(), from]", "[from, cache ?? model.newCache(), seen ?? from]"),
+    ("the cache is not begun anew", "[from, model.newCache(), from]",
+     "[from, cache ?? model.newCache(), seen ?? from]"),
 ]  # fmt: skip
 BY_CHANCE = [
     ("top-k keeps one more", "[topK - 1]", "[topK]"),
