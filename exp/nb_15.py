@@ -5,9 +5,17 @@
 # %% auto #0
 __all__ = ['TEXT_RECIPE', 'get_text', 'Characters', 'bits', 'NGrams', 'Windows', 'attend_loops', 'softmax', 'attend',
            'attend_flash', 'rotate', 'SelfAttention', 'AttentionBlock', 'Writer', 'draw_weights', 'first_change',
-           'text_learner', 'text_losses', 'held_out_bits', 'chances', 'write', 'get_writer', 'extend', 'ByValue',
-           'join', 'Workers', 'ring_all_reduce', 'average_gradients', 'broadcast', 'check_equal', 'SyncBatchNorm',
-           'Distributed', 'SharedCheckpoint', 'on_rank_0', 'join_torchrun', 'main', 'ring_time', 'tree_time',
+           'text_learner', 'text_losses', 'held_out_bits', 'chances', 'write', 'get_writer', 'extend', 'TESTS',
+           'small_mnist', 'Setup', 'NoStep', 'StepFirst', 'DropGradient', 'ForgetZero', 'Detach', 'Freeze', 'HoldLast',
+           'SoftmaxTwice', 'SummedLoss', 'WrongDim', 'Sorted', 'ShuffledLabels', 'HalfShuffled', 'OffByOne',
+           'SameBatch', 'Bytes', 'KeepGraph', 'JudgeOnTraining', 'RawValidation', 'HighRate', 'LowRate', 'Case',
+           'NotLooked', 'put_back', 'see_inputs', 'see_labels', 'see_order', 'see_criterion', 'see_first_loss',
+           'see_mixing', 'see_logits', 'see_optimiser', 'watched', 'fresh_gradients', 'see_reach', 'used_and_fresh',
+           'see_gradient', 'update_sizes', 'see_updates', 'see_rate', 'graph_kept', 'see_memory', 'by_heart',
+           'see_one_batch', 'see_evaluation', 'see_overlap', 'both_accuracies', 'see_learning', 'Report', 'diagnose',
+           'first_nan', 'ByValue', 'join', 'Workers', 'ring_all_reduce', 'average_gradients', 'broadcast',
+           'check_equal', 'SyncBatchNorm', 'Distributed', 'SharedCheckpoint', 'on_rank_0', 'join_torchrun', 'main',
+           'ring_time', 'tree_time', 'Times', 'race', 'limit_epoch', 'Regions', 'calls_of', 'fast_epoch', 'ByteLoader',
            'ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset', 'shift',
            'random_state', 'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint',
            'NORMS', 'RECIPE', 'he_', 'Widen', 'Block', 'start_as_identity', 'network', 'stack_plan', 'random_flip',
@@ -34,7 +42,7 @@ __all__ = ['TEXT_RECIPE', 'get_text', 'Characters', 'bits', 'NGrams', 'Windows',
            'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/15_writing.ipynb #9868690c
-from .nb_12 import *
+from .nb_13 import *
 
 # %% ../nbs/15_writing.ipynb #f9782758
 import functools
