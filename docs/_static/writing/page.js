@@ -81,7 +81,7 @@ class WritingPage {
     });
     spans[place].classList.add("chosen");
     const best = shares.indexOf(most);
-    $("said").textContent = `To write character ${place + 1}, “${shown(step.char)}” (it had a chance of ${(100 * step.chance).toFixed(1)} %), `
+    $("said").textContent = `To write character ${place + 1}, “${shown(step.char)}” (the model gave it a chance of ${(100 * step.chance).toFixed(1)} %), `
       + `it looked most at “${shown(spans[step.start + best].textContent)}”, ${place - step.start - best} before it: ${(100 * most).toFixed(0)} % of its attention.`;
     this.shares = shares;
   }

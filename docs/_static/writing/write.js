@@ -93,7 +93,7 @@ function chances(logits, temperature, topK) {
 
 const contextStart = (length, T) => Math.max(0, Math.ceil((length - T) / (T >> 1)) * (T >> 1));
 
-// Write on for ever: yields each character with the chance that it had, and where the place before it looked.
+// Write on for ever: yields each character with the chance that the model gave it, and where the place before it looked.
 function* write(model, prompt, { temperature = 0, topK = Infinity, seed = 0 } = {}) {
   const ids = [...prompt].map((char) => model.chars.indexOf(char)), generator = new Generator(seed);
   if (!ids.length || ids.includes(-1)) throw new Error(`found ${JSON.stringify([...prompt].find((c) => !model.chars.includes(c)) ?? "")}, expected characters of the series`);
@@ -107,6 +107,6 @@ function* write(model, prompt, { temperature = 0, topK = Infinity, seed = 0 } = 
     let next = 0, below = shares[0];
     while (below <= drawn && next < shares.length - 1) below += shares[++next];
     ids.push(next);
-    yield { char: model.chars[next], chance: shares[next], start, looks: told.looks };
+    yield { char: model.chars[next], chance: softmax(told.logits)[next], start, looks: told.looks };
   }
 }
