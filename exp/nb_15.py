@@ -5,11 +5,14 @@
 # %% auto #0
 __all__ = ['TEXT_RECIPE', 'get_text', 'Characters', 'bits', 'NGrams', 'Windows', 'attend_loops', 'softmax', 'attend',
            'attend_flash', 'rotate', 'SelfAttention', 'AttentionBlock', 'Writer', 'draw_weights', 'first_change',
-           'text_learner', 'text_losses', 'held_out_bits', 'chances', 'write', 'get_writer', 'extend', 'TESTS',
-           'small_mnist', 'Setup', 'NoStep', 'StepFirst', 'DropGradient', 'ForgetZero', 'Detach', 'Freeze', 'HoldLast',
-           'SoftmaxTwice', 'SummedLoss', 'WrongDim', 'Sorted', 'ShuffledLabels', 'HalfShuffled', 'OffByOne',
-           'SameBatch', 'Bytes', 'KeepGraph', 'JudgeOnTraining', 'RawValidation', 'HighRate', 'LowRate', 'Case',
-           'NotLooked', 'put_back', 'see_inputs', 'see_labels', 'see_order', 'see_criterion', 'see_first_loss',
+           'text_learner', 'text_losses', 'held_out_bits', 'chances', 'write', 'get_writer', 'extend', 'frozen', 'Exam',
+           'Judged', 'judge', 'logits_of', 'packed', 'unpacked', 'wilson', 'bootstrap', 'forecast', 'mcnemar', 'pooled',
+           'flattery', 'exam_data', 'write_safetensors', 'read_safetensors', 'fold_norms', 'in_int8', 'from_int8',
+           'digits_net', 'reliability', 'calibration_error', 'calibration_floor', 'temperature', 'power_law',
+           'model_card', 'TESTS', 'small_mnist', 'Setup', 'NoStep', 'StepFirst', 'DropGradient', 'ForgetZero', 'Detach',
+           'Freeze', 'HoldLast', 'SoftmaxTwice', 'SummedLoss', 'WrongDim', 'Sorted', 'ShuffledLabels', 'HalfShuffled',
+           'OffByOne', 'SameBatch', 'Bytes', 'KeepGraph', 'JudgeOnTraining', 'RawValidation', 'HighRate', 'LowRate',
+           'Case', 'NotLooked', 'put_back', 'see_inputs', 'see_labels', 'see_order', 'see_criterion', 'see_first_loss',
            'see_mixing', 'see_logits', 'see_optimiser', 'watched', 'fresh_gradients', 'see_reach', 'used_and_fresh',
            'see_gradient', 'update_sizes', 'see_updates', 'see_rate', 'graph_kept', 'see_memory', 'by_heart',
            'see_one_batch', 'see_evaluation', 'see_overlap', 'both_accuracies', 'see_learning', 'Report', 'diagnose',
@@ -42,7 +45,7 @@ __all__ = ['TEXT_RECIPE', 'get_text', 'Characters', 'bits', 'NGrams', 'Windows',
            'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/15_writing.ipynb #9868690c
-from .nb_13 import *
+from .nb_14 import *
 
 # %% ../nbs/15_writing.ipynb #f9782758
 import functools
