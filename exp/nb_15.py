@@ -5,44 +5,45 @@
 # %% auto #0
 __all__ = ['TEXT_RECIPE', 'get_text', 'Characters', 'bits', 'NGrams', 'Windows', 'attend_loops', 'softmax', 'attend',
            'attend_flash', 'rotate', 'SelfAttention', 'AttentionBlock', 'Writer', 'draw_weights', 'first_change',
-           'text_learner', 'text_losses', 'held_out_bits', 'chances', 'write', 'get_writer', 'extend', 'frozen', 'Exam',
-           'Judged', 'judge', 'logits_of', 'packed', 'unpacked', 'wilson', 'bootstrap', 'forecast', 'mcnemar', 'pooled',
-           'flattery', 'exam_data', 'write_safetensors', 'read_safetensors', 'fold_norms', 'in_int8', 'from_int8',
-           'digits_net', 'reliability', 'calibration_error', 'calibration_floor', 'temperature', 'power_law',
-           'model_card', 'TESTS', 'small_mnist', 'Setup', 'NoStep', 'StepFirst', 'DropGradient', 'ForgetZero', 'Detach',
-           'Freeze', 'HoldLast', 'SoftmaxTwice', 'SummedLoss', 'WrongDim', 'Sorted', 'ShuffledLabels', 'HalfShuffled',
-           'OffByOne', 'SameBatch', 'Bytes', 'KeepGraph', 'JudgeOnTraining', 'RawValidation', 'HighRate', 'LowRate',
-           'Case', 'NotLooked', 'put_back', 'see_inputs', 'see_labels', 'see_order', 'see_criterion', 'see_first_loss',
-           'see_mixing', 'see_logits', 'see_optimiser', 'watched', 'fresh_gradients', 'see_reach', 'used_and_fresh',
-           'see_gradient', 'update_sizes', 'see_updates', 'see_rate', 'graph_kept', 'see_memory', 'by_heart',
-           'see_one_batch', 'see_evaluation', 'see_overlap', 'both_accuracies', 'see_learning', 'Report', 'diagnose',
-           'first_nan', 'ByValue', 'join', 'Workers', 'ring_all_reduce', 'average_gradients', 'broadcast',
-           'check_equal', 'SyncBatchNorm', 'Distributed', 'SharedCheckpoint', 'on_rank_0', 'join_torchrun', 'main',
-           'ring_time', 'tree_time', 'Times', 'race', 'limit_epoch', 'Regions', 'calls_of', 'fast_epoch', 'ByteLoader',
-           'ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset', 'Untouched', 'SlowDataset', 'shift',
-           'random_state', 'set_random_state', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'Checkpoint',
-           'NORMS', 'RECIPE', 'he_', 'Widen', 'Block', 'start_as_identity', 'network', 'stack_plan', 'random_flip',
-           'random_shift', 'random_erase', 'random_affine', 'as_shares', 'soft_cross_entropy', 'beta', 'Augment',
-           'Mixup', 'Smoothing', 'mirrored', 'data_of', 'model_of', 'Precise', 'prepare', 'first_losses', 'fingerprint',
-           'check_record', 'shifted', 'out_size', 'conv_loops', 'window', 'conv_slices', 'conv_unfold', 'conv_strided',
-           'conv_backward', 'conv_by_hand', 'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool',
-           'node_max_pool', 'ImageLayer', 'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace', 'receptive_field',
-           'deep_mlp', 'Hooks', 'layers_of', 'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_',
-           'kaiming_normal_', 'kaiming_uniform_', 'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout',
-           'relu', 'leaky_relu', 'sigmoid', 'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop',
-           'Adam', 'AdamW', 'orthogonal', 'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule',
-           'steps_down', 'exponential_decay', 'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate',
-           'Plateau', 'Sweep', 'find_rate', 'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit',
-           'n_samples', 'Accuracy', 'undisturbed', 'Learner', 'Metrics', 'learning_rate', 'LearningRates', 'KeepBest',
-           'epoch_table', 'Progress', 'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient',
-           'linear_backward', 'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer',
-           'CrossEntropyLayer', 'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast', 'affine',
-           'NodeLinear', 'NodeMLP', 'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate',
-           'Model', 'MLP', 'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx',
-           'show_images', 'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'Outcome',
-           'exercise', 'canvas', 'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses',
-           'train_accs', 'plot_epochs', 'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff',
-           'method_of', 'Table', 'ledger', 'LiveOutput', 'LiveCurve', 'torch']
+           'WideMuon', 'text_learner', 'text_losses', 'held_out_bits', 'chances', 'write', 'get_writer', 'extend',
+           'frozen', 'Exam', 'Judged', 'judge', 'logits_of', 'packed', 'unpacked', 'wilson', 'bootstrap', 'forecast',
+           'mcnemar', 'pooled', 'flattery', 'exam_data', 'write_safetensors', 'read_safetensors', 'fold_norms',
+           'in_int8', 'from_int8', 'digits_net', 'reliability', 'calibration_error', 'calibration_floor', 'temperature',
+           'power_law', 'model_card', 'TESTS', 'small_mnist', 'Setup', 'NoStep', 'StepFirst', 'DropGradient',
+           'ForgetZero', 'Detach', 'Freeze', 'HoldLast', 'SoftmaxTwice', 'SummedLoss', 'WrongDim', 'Sorted',
+           'ShuffledLabels', 'HalfShuffled', 'OffByOne', 'SameBatch', 'Bytes', 'KeepGraph', 'JudgeOnTraining',
+           'RawValidation', 'HighRate', 'LowRate', 'Case', 'NotLooked', 'put_back', 'see_inputs', 'see_labels',
+           'see_order', 'see_criterion', 'see_first_loss', 'see_mixing', 'see_logits', 'see_optimiser', 'watched',
+           'fresh_gradients', 'see_reach', 'used_and_fresh', 'see_gradient', 'update_sizes', 'see_updates', 'see_rate',
+           'graph_kept', 'see_memory', 'by_heart', 'see_one_batch', 'see_evaluation', 'see_overlap', 'both_accuracies',
+           'see_learning', 'Report', 'diagnose', 'first_nan', 'ByValue', 'join', 'Workers', 'ring_all_reduce',
+           'average_gradients', 'broadcast', 'check_equal', 'SyncBatchNorm', 'Distributed', 'SharedCheckpoint',
+           'on_rank_0', 'join_torchrun', 'main', 'ring_time', 'tree_time', 'Times', 'race', 'limit_epoch', 'Regions',
+           'calls_of', 'fast_epoch', 'ByteLoader', 'ShuffleSampler', 'collate', 'SampleLoader', 'MappedDataset',
+           'Untouched', 'SlowDataset', 'shift', 'random_state', 'set_random_state', 'write_atomically',
+           'save_checkpoint', 'load_checkpoint', 'Checkpoint', 'NORMS', 'RECIPE', 'he_', 'Widen', 'Block',
+           'start_as_identity', 'network', 'stack_plan', 'random_flip', 'random_shift', 'random_erase', 'random_affine',
+           'as_shares', 'soft_cross_entropy', 'beta', 'Augment', 'Mixup', 'Smoothing', 'mirrored', 'data_of',
+           'model_of', 'Precise', 'prepare', 'first_losses', 'fingerprint', 'check_record', 'shifted', 'out_size',
+           'conv_loops', 'window', 'conv_slices', 'conv_unfold', 'conv_strided', 'conv_backward', 'conv_by_hand',
+           'plain_kernels', 'node_unfold', 'NodeConv2d', 'max_pool', 'avg_pool', 'node_max_pool', 'ImageLayer',
+           'Conv2d', 'MaxPool2d', 'AvgPool2d', 'Flatten', 'trace', 'receptive_field', 'deep_mlp', 'Hooks', 'layers_of',
+           'Activations', 'fans', 'xavier_normal_', 'xavier_uniform_', 'kaiming_normal_', 'kaiming_uniform_',
+           'initialise', 'lsuv', 'BatchNorm', 'LayerNorm', 'RMSNorm', 'Dropout', 'relu', 'leaky_relu', 'sigmoid',
+           'tanh', 'silu', 'gelu', 'Activation', 'gain', 'Optimizer', 'SGD', 'RMSprop', 'Adam', 'AdamW', 'orthogonal',
+           'Muon', 'Together', 'linear', 'cosine', 'exponential', 'schedule', 'steps_down', 'exponential_decay',
+           'cosine_decay', 'warm_up_cosine', 'one_cycle', 'stable_decay', 'Rate', 'Plateau', 'Sweep', 'find_rate',
+           'Average', 'to_device', 'on_device', 'Callback', 'CancelBatch', 'CancelFit', 'n_samples', 'Accuracy',
+           'undisturbed', 'Learner', 'Metrics', 'learning_rate', 'LearningRates', 'KeepBest', 'epoch_table', 'Progress',
+           'EarlyStopping', 'ClipGradient', 'Accumulate', 'Schedule', 'numeric_gradient', 'linear_backward',
+           'relu_backward', 'cross_entropy_backward', 'Layer', 'LinearLayer', 'ReLULayer', 'CrossEntropyLayer',
+           'LayerStack', 'Node', 'draw_graph', 'topological_order', 'undo_broadcast', 'affine', 'NodeLinear', 'NodeMLP',
+           'normalize', 'nll', 'log_softmax', 'cross_entropy_loss', 'accuracy', 'evaluate', 'Model', 'MLP',
+           'ModuleList', 'Sequential', 'Dataset', 'DataLoader', 'fit', 'fashion_classes', 'read_idx', 'show_images',
+           'get_mnist_data', 'get_fashion_data', 'COLORS', 'GREY', 'set_seed', 'near', 'Outcome', 'exercise', 'canvas',
+           'Picture', 'epoch_means', 'smooth', 'plot_histories', 'History', 'train_losses', 'train_accs', 'plot_epochs',
+           'Verdict', 'same', 'plot_difference', 'source_lines', 'Diff', 'show_diff', 'method_of', 'Table', 'ledger',
+           'LiveOutput', 'LiveCurve', 'torch']
 
 # %% ../nbs/15_writing.ipynb #9868690c
 from .nb_14 import *
@@ -73,7 +74,7 @@ def _bytes_of(name, files=_FILES):
                          f"{files[name][:12]}…: is the file damaged?")
     return held
 
-def get_text() -> dict:   # {number of the chapter: its text}, "00" to "12"
+def get_text() -> dict:   # {number of the chapter: its text}, "00" to "10", and "12"
     "Return the text of the series, by chapters. Raise `ValueError` for a damaged file."
     whole = lzma.decompress(_bytes_of("series.txt.xz")).decode()
     return {text[2:4]: text for text in whole.split("\f")}   # each starts with "# 02 · …"
@@ -107,8 +108,11 @@ class Characters:
         self,
         ids,             # numbers: a list, or a tensor [characters]
     ) -> str:
-        "Return the text of numbers."
-        return "".join(self.chars[int(number)] for number in ids)
+        "Return the text of numbers. Raise `ValueError` for one that no character has."
+        ids = torch.as_tensor(ids).tolist() if len(ids) else []
+        if odd := [i for i in ids if not isinstance(i, int) or not 0 <= i < len(self)]:
+            raise ValueError(f"found {odd[:5]}, expected whole numbers below {len(self)}")
+        return "".join(self.chars[i] for i in ids)
 
 # %% ../nbs/15_writing.ipynb #eda3e43e
 def bits(nats: float) -> float:   # a cross-entropy, as the series' losses have it
@@ -141,7 +145,11 @@ class NGrams:
         self.totals = torch.zeros_like(self.contexts).index_add(0, at, self.counts)
 
     def keys(self, ids):
-        "Write each window of n characters as one number."
+        "Write each window of n characters as one number. Raise `ValueError`."
+        if (ids.dim() != 1 or len(ids) < self.n or ids.min() < 0
+                or ids.max() >= self.classes):
+            raise ValueError(f"found ids of shape {list(ids.shape)}, expected one row of "
+                             f"{self.n} or more, each 0 to {self.classes - 1}")
         powers = self.classes ** torch.arange(self.n - 1, -1, -1)
         return (ids.unfold(0, self.n, 1) * powers).sum(-1)
 
@@ -168,9 +176,9 @@ class Windows:
         stride: int = None,   # from the start of one to the next; None: T, no overlap
     ):
         self.ids, self.T, self.stride = ids, T, T if stride is None else stride
-        if T < 1 or self.stride < 1 or len(ids) <= T:
-            raise ValueError(f"found {len(ids)} characters, T={T}, stride={stride}, "
-                             "expected 1 or more, and more characters than T")
+        if T < 1 or self.stride < 1 or ids.dim() != 1 or len(ids) <= T:
+            raise ValueError(f"found {list(ids.shape)} characters, T={T}, stride={stride}, "
+                             "expected 1 or more, and one row of more characters than T")
 
     def __len__(self):
         return (len(self.ids) - self.T - 1) // self.stride + 1
@@ -194,7 +202,8 @@ def attend_loops(
         largest = max(scores).detach()
         weights = [(score - largest).exp() for score in scores]
         total = sum(weights)
-        rows.append(sum(weight / total * row for weight, row in zip(weights, v)))
+        rows.append(sum(weight / total * row
+                        for weight, row in zip(weights, v, strict=True)))
     return torch.stack(rows)
 
 # %% ../nbs/15_writing.ipynb #183d4e88
@@ -206,14 +215,21 @@ def softmax(
     return powers / powers.sum(-1, keepdim=True)
 
 # %% ../nbs/15_writing.ipynb #ba45d619
+def _as_many(q, k):
+    "Raise `ValueError` for queries and keys of different places: whose is the mask?"
+    if q.shape != k.shape:
+        raise ValueError(f"found queries {list(q.shape)}, keys {list(k.shape)}, expected "
+                         "the same: the mask starts at the first place of both")
+
 def attend(
     q: torch.Tensor,   # queries [..., places, c]
     k: torch.Tensor,   # keys, likewise
     v: torch.Tensor,   # values, likewise
 ) -> torch.Tensor:     # likewise
     "Mix the values of each place and those before it; see `scaled_dot_product_attention`."
+    _as_many(q, k)
     scores = q @ k.mT / math.sqrt(q.shape[-1])           # [..., places, places]
-    later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
     return scores.masked_fill(later, -math.inf).softmax(-1) @ v
 
 # %% ../nbs/15_writing.ipynb #bab25bfe
@@ -223,22 +239,26 @@ def attend_flash(
     v: torch.Tensor,   # values, likewise
 ) -> torch.Tensor:     # likewise
     "Mix the values of each place and those before it, by PyTorch's default path."
+    _as_many(q, k)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 # %% ../nbs/15_writing.ipynb #99c2e285
 @functools.lru_cache
-def _turns(places, half, dtype):
+def _turns(places, half, dtype, device=None):
     "Return cosines and sines [places, half] of the angles of `rotate`."
     speeds = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
     angles = torch.outer(torch.arange(places, dtype=torch.float64), speeds)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
 
 def rotate(
-    x: torch.Tensor,   # queries or keys [..., places, c]; c is even
+    x: torch.Tensor,   # queries or keys [..., places, c]; c is even, else `ValueError`
     first: int = 0,    # the number of the first place
 ) -> torch.Tensor:     # the same shape
     "Turn pairs of numbers, by angles that grow with the place: rotary positions (RoPE)."
-    turns = _turns(first + x.shape[-2], x.shape[-1] // 2, x.dtype)
+    if x.shape[-1] % 2 or first < 0 or not x.is_floating_point():
+        raise ValueError(f"found {x.shape[-1]} numbers ({x.dtype}) from place {first} on, "
+                         "expected pairs of floats, and no place below 0")
+    turns = _turns(first + x.shape[-2], x.shape[-1] // 2, x.dtype, x.device)
     cos, sin = (each[first:] for each in turns)          # [places, c / 2]
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
@@ -254,13 +274,15 @@ class SelfAttention(nn.Module):
         rotary=True,           # tell places apart by rotation
     ):
         super().__init__()
-        if width % heads or rotary and width // heads % 2:
+        if heads < 1 or width % heads or rotary and width // heads % 2:
             raise ValueError(f"found {heads} heads and a width of {width}, expected heads "
                              "that divide it, of an even size")
         self.heads, self.attend, self.rotary = heads, attend, rotary
         self.project, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x):                                # [n, places, width]
+        if x.dim() != 3:
+            raise ValueError(f"found {list(x.shape)}, expected [n, places, width]")
         parts = self.project(x).chunk(3, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         if self.rotary:
@@ -301,19 +323,22 @@ class Writer(nn.Module):
         norm=nn.LayerNorm,     # width → layer
         T=64,                  # places of a window; longer ones are refused
     ):
-        super().__init__()
-        self.T, self.embed = T, nn.Embedding(classes, width)
-        self.places = nn.Embedding(T, width) if positions == "learned" else None
         if positions not in ("rotary", "learned", "none"):
             raise ValueError(f"positions: found {positions!r}, expected 'rotary', "
                              "'learned' or 'none'")
+        if layers < 0 or T < 1:
+            raise ValueError(f"found {layers} layers, T={T}, expected 0 or more, 1 or more")
+        super().__init__()
+        self.T, self.embed = T, nn.Embedding(classes, width)
+        self.places = nn.Embedding(T, width) if positions == "learned" else None
         rotary = positions == "rotary"
         blocks = (AttentionBlock(width, heads, attend, rotary, norm) for _ in range(layers))
         self.blocks, self.norm = nn.Sequential(*blocks), norm(width)
 
     def forward(self, ids):                              # [n, places] → […, classes]
-        if ids.shape[-1] > self.T:
-            raise ValueError(f"found {ids.shape[-1]} places, expected {self.T} at most")
+        if ids.dim() != 2 or ids.shape[1] > self.T:
+            raise ValueError(f"found {list(ids.shape)} places, expected windows "
+                             f"[n, places] of {self.T} at most")
         x = self.embed(ids)                              # [n, places, width]
         if self.places is not None:
             x = x + self.places.weight[:ids.shape[-1]]
@@ -340,13 +365,37 @@ def draw_weights(
 def first_change(
     model,               # ids [n, places] → logits [n, places, classes]
     ids: torch.Tensor,   # [n, places], one window at least
-    at: int,             # characters from this place on are changed
+    at: int,             # characters from this place on are changed; 0 to places - 1
 ) -> int:                # the first place whose logits change; `places` if none does
-    "Change the future; return where the past moves. Right is `at`, and not a place before."
+    "Change the future; return where the past moves. Right is `at`. Raise `ValueError`."
+    if not 0 <= at < ids.shape[1]:
+        raise ValueError(f"at: found {at}, expected a place, 0 to {ids.shape[1] - 1}")
     other = ids.clone()
-    other[:, at:] = (other[:, at:] + 1) % (ids.max() + 1)
+    other[:, at:] = (other[:, at:] + 1) % max(int(ids.max()) + 1, 2)
     moved = (model(ids) != model(other)).flatten(2).any(-1).any(0)     # [places]
     return int(moved.nonzero()[0]) if moved.any() else ids.shape[1]
+
+# %% ../nbs/15_writing.ipynb #af1a234b
+def _orthogonal(matrix):
+    "Push singular values towards 1, as chapter 05's `orthogonal`, but not in 16 bits."
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[0] > matrix.shape[1]
+    wide = matrix.T if tall else matrix
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(5):
+        square = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(square, square, square, beta=b, alpha=c), wide,
+                           beta=a)
+    return wide.T if tall else wide
+
+class WideMuon(Muon):
+    "Move matrices as `Muon`, with its inside in the numbers of the weights, not 16 bits."
+    def update(self, p, g, state, lr=0.001, weight_decay=0.1, momentum=0.95):
+        "Move a matrix along the orthogonal part of its velocity."
+        mean = state.setdefault("momentum_buffer", torch.zeros_like(p))
+        ahead = g.lerp(mean.lerp_(g, 1 - momentum), momentum)
+        p.mul_(1 - lr * weight_decay)
+        p.add_(_orthogonal(ahead), alpha=-lr * math.sqrt(max(1, p.shape[0] / p.shape[1])))
 
 # %% ../nbs/15_writing.ipynb #86b60ded
 TEXT_RECIPE = {"held_out": "02", "width": 64, "layers": 3, "heads": 4, "window": 64,
@@ -354,6 +403,7 @@ TEXT_RECIPE = {"held_out": "02", "width": 64, "layers": 3, "heads": 4, "window":
                "rate": "warm up, cosine", "batch_size": 16, "epochs": 3,
                "positions": "rotary", "scale": True, "seed": 0, "bits": 32}
 _VECTORS = 0.006   # rate of what Muon leaves to AdamW: the embedding, the vectors
+_MUONS = {"Muon": Muon, "Muon, 32 bits": WideMuon}
 _unscaled = functools.partial(F.scaled_dot_product_attention, is_causal=True, scale=1.0)
 
 def _text_optimiser(recipe, model):
@@ -362,19 +412,32 @@ def _text_optimiser(recipe, model):
     adam = functools.partial(AdamW, betas=(0.9, 0.99), **settings)
     if name == "AdamW":
         return adam(model.parameters(), recipe["lr"])
-    if name != "Muon":
-        raise ValueError(f"optimiser: found {name!r}, expected 'AdamW' or 'Muon'")
+    if name not in _MUONS:
+        raise ValueError(f"optimiser: found {name!r}, expected one of AdamW, "
+                         f"{', '.join(_MUONS)}")
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if all(p is not m for m in matrices)]
-    return Together(Muon(matrices, recipe["lr"], **settings), adam(others, _VECTORS))
+    return Together(_MUONS[name](matrices, recipe["lr"], **settings),
+                    adam(others, _VECTORS))
 
 # %% ../nbs/15_writing.ipynb #9b646742
+def _check_recipe(recipe):
+    "Raise `ValueError` for a recipe that would be followed only in part."
+    if odd := ", ".join(sorted(set(recipe) ^ set(TEXT_RECIPE))):
+        raise ValueError(f"recipe: found or missed {odd}, expected those of TEXT_RECIPE")
+    known = {"held_out": list(get_text()), "rate": ["warm up, cosine"], "bits": [32, 64]}
+    for name, values in known.items():
+        if recipe[name] not in values:
+            raise ValueError(f"{name}: found {recipe[name]!r}, expected one of {values}")
+    if recipe["epochs"] < 1:
+        raise ValueError(f"epochs: found {recipe['epochs']}, expected 1 or more")
+
+# %% ../nbs/15_writing.ipynb #cda099ef
 def text_learner(
     recipe: dict,   # see `TEXT_RECIPE`; other names: `ValueError`
 ) -> tuple:         # learner, data loader to train, data loader of the held-out chapter
     "Prepare the run of a recipe. Raise `ValueError`."
-    if odd := ", ".join(sorted(set(recipe) ^ set(TEXT_RECIPE))):
-        raise ValueError(f"recipe: found or missed {odd}, expected those of TEXT_RECIPE")
+    _check_recipe(recipe)
     texts, T = get_text(), recipe["window"]
     letters, valid = Characters("".join(texts.values())), texts.pop(recipe["held_out"])
     train = Windows(letters.encode("\n\n".join(texts.values())), T)
@@ -394,20 +457,25 @@ def text_learner(
 # %% ../nbs/15_writing.ipynb #2a112a94
 def text_losses(
     recipe: dict,   # see `TEXT_RECIPE`
-    n: int,         # mini-batches, fewer than an epoch has
+    n: int,         # mini-batches, no more than an epoch has
 ) -> list:          # their losses, in nats
-    "Train on the first mini-batches of a recipe; return the losses."
+    "Train on the first mini-batches of a recipe; return the losses. Raise `ValueError`."
     learner, loader, _ = text_learner(recipe)
-    some = [batch for batch, _ in zip(loader, range(n))]
+    if not 1 <= n <= len(loader):
+        raise ValueError(f"n: found {n}, expected 1 to {len(loader)} mini-batches")
+    some = [batch for _, batch in zip(range(n), loader)]
     return learner.fit(some).losses
 
+# %% ../nbs/15_writing.ipynb #b7e4bb6e
 @torch.no_grad()
 def held_out_bits(
     model,               # a `Writer`
     ids: torch.Tensor,   # int64 [characters], more than a window has
     new: int,            # places that count at the end of each window, 1 to `model.T`
 ) -> float:              # bits per character
-    "Evaluate by windows, of which the last `new` places count: all others are context."
+    "Evaluate by windows, whose last `new` places count; others are context. `ValueError`."
+    if not 1 <= new <= model.T:
+        raise ValueError(f"new: found {new}, expected 1 to {model.T} places")
     loss = n = 0
     for xb, yb in DataLoader(Windows(ids, model.T, new), 200):
         loss += cross_entropy_loss(model(xb)[:, -new:], yb[:, -new:]).item() * len(xb)
@@ -417,42 +485,49 @@ def held_out_bits(
 # %% ../nbs/15_writing.ipynb #96fd736b
 def _context(ids, T):
     "Return the places that the next one may see: T at most; half of T are dropped at once."
-    half = T // 2
+    half = max(1, T // 2)
     return ids[max(0, -(-(len(ids) - T) // half) * half):]
 
 def chances(
     logits: torch.Tensor,       # [classes]
     temperature: float = 1.0,   # below 1: surer, above: bolder; 0: the largest, always
-    top_k: int = None,          # only so many of the largest; None: all
+    top_k: int = None,          # only the largest, and equals of the last; None: all
 ) -> torch.Tensor:              # shares [classes]
     "Turn logits into the shares to draw from. Raise `ValueError`."
-    if temperature < 0 or top_k is not None and top_k < 1:
+    if not 0 <= temperature < math.inf or top_k is not None and top_k < 1:
         raise ValueError(f"found temperature {temperature}, top_k {top_k}, expected 0 or "
                          "more, and 1 or more")
+    if logits.dim() != 1 or not torch.isfinite(logits.max()):        # NaN, too
+        raise ValueError(f"found logits {list(logits.shape)}, the largest {logits.max()}, "
+                         "expected one row with a largest number")
     if temperature == 0:
         return F.one_hot(logits.argmax(), len(logits)).to(logits.dtype)
     if top_k is not None and top_k < len(logits):
         logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -math.inf)
-    return softmax(logits / temperature)
+    return softmax((logits - logits.max()) / temperature)
 
 # %% ../nbs/15_writing.ipynb #6424dee9
 @torch.no_grad()
 def write(
     model,                     # a `Writer`
     letters: Characters,       # the numbers of its characters
-    prompt: str,               # the beginning, not empty
-    n: int = 200,              # characters to write
+    prompt: str,               # the beginning, not empty, else `ValueError`
+    n: int = 200,              # characters to write, 0 or more
     generator=None,            # a `torch.Generator`; None: PyTorch's own
     temperature: float = 1.0,  # see `chances`
     top_k: int = None,         # likewise
 ) -> str:                      # prompt and what follows
-    "Write on, character by character, each drawn with its chance."
+    "Write on, character by character, each drawn with its chance. Raise `ValueError`."
+    if not prompt or n < 0 or len(letters) != model.embed.num_embeddings:
+        raise ValueError(f"found {prompt!r}, n {n}, {len(letters)} letters, expected a "
+                         f"beginning, 0 or more, {model.embed.num_embeddings} letters")
     ids = letters.encode(prompt).tolist()
     for _ in range(n):
         window = torch.tensor([_context(ids, model.T)])
         shares = chances(model(window)[0, -1], temperature, top_k)
-        drawn = torch.rand((), generator=generator).to(shares.dtype) * shares.sum()
-        ids.append(min(int((shares.cumsum(0) <= drawn).sum()), len(letters) - 1))
+        upto = shares.double().cumsum(0)
+        drawn = torch.rand((), generator=generator).double() * upto[-1]
+        ids.append(int((upto[:-1] <= drawn).sum()))      # a chance of 0 is never drawn
     return letters.decode(ids)
 
 # %% ../nbs/15_writing.ipynb #28de2f1d
@@ -470,13 +545,28 @@ def get_writer() -> tuple:   # a `Writer` in 64 bits, and its `Characters`
     return writer.eval(), letters
 
 # %% ../nbs/15_writing.ipynb #1a111db6
+def _check_cache(model, i, cache):
+    "Raise `ValueError` for a cache that would give other logits than the model, unasked."
+    n, different = len(model.blocks), len({id(held) for held in cache})
+    if not n == len(cache) == different:                 # `[[]] * n` is one list, n times
+        raise ValueError(f"found a cache of {len(cache)} lists, {different} different, "
+                         f"expected {n}, one for each block")
+    if not all(block.attention.rotary for block in model.blocks):
+        raise ValueError("found a model without rotary positions, expected one with them")
+    places = 1 + (cache[0][0].shape[1] if cache and cache[0] else 0)
+    if places > model.T or not 0 <= i < model.embed.num_embeddings:
+        raise ValueError(f"found character {i} for place {places}, expected a number below "
+                         f"{model.embed.num_embeddings}, and {model.T} places at most")
+
+# %% ../nbs/15_writing.ipynb #fd96c7e8
 @torch.no_grad()
 def extend(
-    model,         # a `Writer` with rotary positions
+    model,         # a `Writer` with rotary positions and causal attention
     i: int,        # the number of the next character
     cache: list,   # a list for each block, empty at first; it gets keys and values
 ):                 # logits [classes] behind it
-    "Compute one more place; those before it are in the cache."
+    "Compute one more place; those before it are in the cache. Raise `ValueError`."
+    _check_cache(model, i, cache)
     x = model.embed.weight[i]                            # [width]
     for block, held in zip(model.blocks, cache):
         heads, place = block.attention.heads, held[0].shape[1] if held else 0

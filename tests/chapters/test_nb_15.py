@@ -12,7 +12,7 @@ from torch import nn
 
 import exp.nb_15
 from exp.nb_15 import *
-from exp.nb_15 import F, _bytes_of, _context
+from exp.nb_15 import F, _bytes_of, _context, _orthogonal
 from tools import corpus
 from tools.chapters import chapter
 
@@ -68,6 +68,13 @@ def test_unknown_characters_are_refused(text):
         Characters("ab").encode(text)
 
 
+@pytest.mark.parametrize("ids", [[-1], [2], [0.5], torch.tensor([1.7])], ids=str)
+def test_numbers_that_no_character_has_are_refused(ids):
+    with pytest.raises(ValueError, match="expected whole numbers below 2"):
+        Characters("ab").decode(ids)
+    assert Characters("ab").decode([]) == "" == Characters("ab").decode(torch.zeros(0))
+
+
 # Counting
 
 
@@ -98,6 +105,15 @@ def test_tables_that_cannot_be(n, length, classes):
         NGrams(torch.zeros(length, dtype=torch.int64), n, classes)
 
 
+@pytest.mark.parametrize("ids", [[0, 4], [-1, 2], [[0, 1], [1, 0]], [1]], ids=str)
+def test_ids_that_cannot_be_looked_up(ids):
+    table = NGrams(torch.arange(20) % 4, 2, 4)
+    with pytest.raises(ValueError, match=r"found ids of shape .* expected one row of 2 or more, each 0 to 3"):
+        table(torch.tensor(ids))
+    with pytest.raises(ValueError, match="expected one row|expected 1 or more"):
+        NGrams(torch.tensor(ids), 2, 4)
+
+
 # Windows
 
 
@@ -113,6 +129,11 @@ def test_windows_are_those_of_unfold(length, T, stride):
     assert len(windows) == len(expected) and torch.equal(torch.cat([x, y[:, -1:]], 1), expected)
     assert all(torch.equal(windows[i][1], expected[i, 1:]) for i in range(len(windows)))
     assert torch.equal(windows[[0, -1]][0], expected[[0, -1], :-1])
+
+
+def test_windows_of_two_rows_are_refused():
+    with pytest.raises(ValueError, match=r"found \[5, 20\] characters"):
+        Windows(torch.zeros(5, 20, dtype=torch.int64), 3)
 
 
 def test_both_loaders_take_windows():
@@ -172,10 +193,43 @@ def test_a_layer_is_multihead_attention():
     assert near(ours(x), theirs(x, x, x, attn_mask=mask)[0])
 
 
-@pytest.mark.parametrize("width, heads, rotary", [(10, 3, False), (10, 0, False), (6, 2, True)])
+@pytest.mark.parametrize("width, heads, rotary", [(10, 3, False), (10, 0, False), (8, -2, False), (6, 2, True)])
 def test_heads_that_do_not_fit(width, heads, rotary):
-    with pytest.raises((ValueError, ZeroDivisionError)):
+    with pytest.raises(ValueError, match=f"found {heads} heads and a width of {width}"):
         SelfAttention(width, heads, rotary=rotary)
+
+
+@pytest.mark.parametrize("kind", [attend, attend_flash])
+def test_a_mask_that_starts_elsewhere_is_refused(kind):
+    q, k = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)
+    with pytest.raises(ValueError, match="expected the same: the mask starts at the first place"):
+        kind(q, k, k)
+
+
+def test_loops_refuse_values_without_keys():
+    q = torch.randn(3, 4)
+    with pytest.raises(ValueError, match="zip"):
+        attend_loops(q, q, q[:2])
+
+
+@pytest.mark.parametrize("x, first", [(torch.ones(2, 3), 0), (torch.ones(1, 4), -1), (torch.ones(2, 4).long(), 0)])
+def test_turns_that_cannot_be(x, first):
+    with pytest.raises(ValueError, match="expected pairs of floats, and no place below 0"):
+        rotate(x, first)
+
+
+def test_a_window_without_its_batch_is_refused():
+    with pytest.raises(ValueError, match=r"found \[5, 8\], expected \[n, places, width\]"):
+        SelfAttention(8, 1, rotary=False)(torch.randn(5, 8))
+    with pytest.raises(ValueError, match=r"expected windows \[n, places\] of 12 at most"):
+        tiny()[0](torch.zeros(5, dtype=torch.int64))
+
+
+def test_a_model_computes_where_its_weights_are():
+    "The device `meta` has shapes only; what stays behind on the CPU is noticed there."
+    for kind in (attend, attend_flash):
+        model, ids = tiny(attend=kind)
+        assert model.to("meta")(ids.to("meta")).shape == (3, 12, 11)
 
 
 # The model
@@ -193,6 +247,14 @@ def test_a_leak_is_found():
     assert first_change(model, ids, 6) == 0
     model, ids = tiny(attend=lambda q, k, v: v)
     assert first_change(model, ids, 6) == 6
+    model, ids = tiny(attend=lambda q, k, v: (q @ k.mT).softmax(-1) @ v)
+    assert first_change(model, ids * 0, 6) == 0
+
+
+@pytest.mark.parametrize("at", [-1, 12, 99])
+def test_a_place_that_is_not_there_says_nothing_about_leaks(at):
+    with pytest.raises(ValueError, match=f"at: found {at}, expected a place, 0 to 11"):
+        first_change(*tiny(), at)
 
 
 def test_the_weights_are_tied_and_listed_once():
@@ -205,8 +267,11 @@ def test_the_weights_are_tied_and_listed_once():
 def test_models_that_cannot_be():
     with pytest.raises(ValueError, match="positions: found 'rotery'"):
         Writer(5, positions="rotery")
+    for how in ({"T": 0}, {"layers": -1}):
+        with pytest.raises(ValueError, match="expected 0 or more, 1 or more"):
+            Writer(5, **how)
     model, ids = tiny()
-    with pytest.raises(ValueError, match="found 13 places, expected 12 at most"):
+    with pytest.raises(ValueError, match="found .1, 13. places, expected windows .* of 12 at most"):
         model(torch.zeros(1, 13, dtype=torch.int64))
 
 
@@ -225,6 +290,8 @@ SMALL = TEXT_RECIPE | {"width": 16, "layers": 1, "heads": 2, "window": 16, "batc
 
 @pytest.mark.parametrize("change, words", [
     ({"optimiser": "Lion"}, "optimiser: found 'Lion'"), ({"lrr": 1}, "found or missed lrr"),
+    ({"rate": "constant"}, "rate: found 'constant'"), ({"bits": 16}, "bits: found 16"),
+    ({"held_out": "99"}, "held_out: found '99'"), ({"epochs": 0}, "epochs: found 0"),
 ])  # fmt: skip
 def test_recipes_that_cannot_be(change, words):
     with pytest.raises(ValueError, match=words):
@@ -232,12 +299,41 @@ def test_recipes_that_cannot_be(change, words):
 
 
 @pytest.mark.parametrize("change", [
-    {"optimiser": "Muon"}, {"lr": 0.1}, {"seed": 1}, {"std": 0.3}, {"positions": "none"}, {"scale": False},
+    {"optimiser": "Muon"}, {"optimiser": "Muon, 32 bits"}, {"lr": 0.1}, {"seed": 1}, {"std": 0.3},
+    {"positions": "none"}, {"scale": False},
     {"epochs": 1}, {"weight_decay": 5.0}, {"held_out": "03"}, {"batch_size": 5},
 ], ids=str)  # fmt: skip
 def test_everything_in_a_recipe_counts(change):
     wanted, found = (text_losses(SMALL | {"bits": 64, "lr": 0.05, "std": 0.2} | each, 6) for each in ({}, change))
     assert len(found) == 6 and max(abs(a - b) for a, b in zip(found, wanted)) > 1e-9
+
+
+@pytest.mark.parametrize("n", [0, 10**6])
+def test_losses_that_an_epoch_does_not_have(n):
+    with pytest.raises(ValueError, match=f"n: found {n}, expected 1 to"):
+        text_losses(SMALL, n)
+
+
+def test_the_wide_muon_is_muon_without_16_bits():
+    matrix = torch.randn(12, 5, generator=seeded())
+    assert torch.equal(_orthogonal(matrix.bfloat16()), orthogonal(matrix))
+    size = torch.linalg.svdvals(_orthogonal(matrix.double()))
+    assert 0.6 < size.min() and size.max() < 1.3
+    held = []
+    for rule in (torch.optim.Muon, Muon, WideMuon):
+        weight = nn.Parameter(matrix.clone())
+        optim = rule([weight], lr=0.1, weight_decay=0.3)
+        for seed in range(4):
+            weight.grad = torch.randn(12, 5, generator=seeded(seed))
+            optim.step()
+        held.append(weight.detach() - matrix)
+    assert torch.equal(held[0], held[1]) and 0 < (held[2] - held[1]).norm() / held[1].norm() < 0.02
+
+
+@pytest.mark.parametrize("new", [0, -2, 13])
+def test_places_that_cannot_count(new):
+    with pytest.raises(ValueError, match=f"new: found {new}, expected 1 to 12 places"):
+        held_out_bits(tiny()[0], torch.zeros(50, dtype=torch.int64), new)
 
 
 def test_evaluation_by_windows_is_the_mean_over_what_counts():
@@ -263,13 +359,25 @@ def test_chances(temperature, top_k):
     assert near(found, expected)
 
 
-@pytest.mark.parametrize("how", [{"temperature": -1}, {"top_k": 0}])
+@pytest.mark.parametrize("how", [{"temperature": -1}, {"top_k": 0}, {"temperature": math.nan},
+                                 {"temperature": math.inf}])
 def test_chances_that_cannot_be(how):
     with pytest.raises(ValueError, match="found temperature .* expected 0 or more, and 1 or more"):
         chances(torch.zeros(3), **how)
 
 
-@given(length=st.integers(1, 90), T=st.sampled_from([2, 12, 64]))
+@pytest.mark.parametrize("logits", [[1.0, math.nan], [math.inf, 0.0], [-math.inf] * 2, [[1.0, 2.0]]], ids=str)
+def test_logits_that_have_no_chances(logits):
+    with pytest.raises(ValueError, match="expected one row with a largest number"):
+        chances(torch.tensor(logits))
+
+
+def test_a_temperature_near_0_is_greedy():
+    logits = torch.tensor([3.0, 80.0, -50.0, -math.inf])
+    assert chances(logits, 1e-40).tolist() == [0, 1, 0, 0] == chances(logits, 0).tolist()
+
+
+@given(length=st.integers(1, 90), T=st.sampled_from([1, 2, 5, 12, 64]))
 def test_what_the_next_place_sees(length, T):
     found = _context(list(range(length)), T)
     assert found[-1] == length - 1 and len(found) <= T and (length <= T) == (found[0] == 0)
@@ -281,6 +389,43 @@ def test_writing_is_repeatable_and_keeps_its_beginning(prompt, seed):
     model, _ = tiny(3)
     one, two = (write(model, Characters("abc"), prompt, 5, seeded(seed)) for _ in range(2))
     assert one == two and one.startswith(prompt) and len(one) == len(prompt) + 5
+
+
+def test_what_has_no_chance_is_never_drawn(monkeypatch):
+    "The largest number that `torch.rand` draws, and shares whose sum was rounded."
+    model, _ = tiny(3)
+    monkeypatch.setattr(exp.nb_15, "chances", lambda *_: torch.tensor([0.7, 0.3, 0.0]))
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(1 - 2**-24))
+    assert write(model, Characters("abc"), "a", 3) == "abbb"
+
+
+@pytest.mark.parametrize("letters, prompt, n", [("abcd", "a", 3), ("abc", "", 3), ("abc", "a", -1)])
+def test_what_cannot_be_written(letters, prompt, n):
+    with pytest.raises(ValueError, match="expected a beginning, 0 or more, 3 letters"):
+        write(tiny(3)[0], Characters(letters), prompt, n)
+
+
+@pytest.mark.parametrize("cache, words", [
+    ([[]], "found a cache of 1 lists, 1 different"), ([[]] * 2, "found a cache of 2 lists, 1 different"),
+    ([[], [], []], "found a cache of 3"),
+], ids=str)  # fmt: skip
+def test_a_cache_that_would_be_read_in_part_is_refused(cache, words):
+    with pytest.raises(ValueError, match=words):
+        extend(tiny()[0], 0, cache)
+
+
+def test_a_cache_that_the_model_cannot_have():
+    for positions in ("learned", "none"):
+        with pytest.raises(ValueError, match="without rotary positions"):
+            extend(tiny(positions=positions)[0], 0, [[], []])
+    model, cache = tiny()[0], [[], []]
+    with pytest.raises(ValueError, match="found character -1 for place 1"):
+        extend(model, -1, cache)
+    for i in range(11):
+        extend(model, i, cache)
+    extend(model, 0, cache)
+    with pytest.raises(ValueError, match="for place 13, expected .* 12 places at most"):
+        extend(model, 0, cache)
 
 
 def test_a_cache_gives_the_same_logits():
