@@ -22,7 +22,7 @@ help:
 	@echo "make outputs   run the notebooks, store their outputs, show what changed"
 	@echo "make bugs      plant bugs in the chapters, store which check catches each"
 	@echo "make data      check the data files against their checksums"
-	@echo "make records   make the long runs of records/ that are missing (all anew: two hours)"
+	@echo "make records   make the long runs of records/ that are missing (all anew: four hours)"
 	@echo "make live      train with PyTorch what the page Train it here is compared with"
 	@echo "make fuzz      feed the file reader with damaged files for a minute"
 	@echo "make bench     time our loops beside the tools one would otherwise pick (15 minutes; QUICK=1: a smoke test)"
