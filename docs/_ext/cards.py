@@ -36,7 +36,7 @@ def smaller(png):
     "Return a picture of at most `WIDTH` pixels, in few colours."
     image = Image.open(io.BytesIO(png)).convert("RGBA")
     image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-    return image.quantize(48, method=Image.Quantize.FASTOCTREE)
+    return image.quantize(40, method=Image.Quantize.FASTOCTREE)
 
 
 def will(chapter):
