@@ -421,11 +421,11 @@ def _text_optimiser(recipe, model):
                     adam(others, _VECTORS))
 
 # %% ../nbs/15_writing.ipynb #9b646742
-def _check_recipe(recipe):
+def _check_recipe(recipe, texts):
     "Raise `ValueError` for a recipe that would be followed only in part."
     if odd := ", ".join(sorted(set(recipe) ^ set(TEXT_RECIPE))):
         raise ValueError(f"recipe: found or missed {odd}, expected those of TEXT_RECIPE")
-    known = {"held_out": list(get_text()), "rate": ["warm up, cosine"], "bits": [32, 64]}
+    known = {"held_out": list(texts), "rate": ["warm up, cosine"], "bits": [32, 64]}
     for name, values in known.items():
         if recipe[name] not in values:
             raise ValueError(f"{name}: found {recipe[name]!r}, expected one of {values}")
@@ -437,8 +437,8 @@ def text_learner(
     recipe: dict,   # see `TEXT_RECIPE`; other names: `ValueError`
 ) -> tuple:         # learner, data loader to train, data loader of the held-out chapter
     "Prepare the run of a recipe. Raise `ValueError`."
-    _check_recipe(recipe)
-    texts, T = get_text(), recipe["window"]
+    _check_recipe(recipe, texts := get_text())
+    T = recipe["window"]
     letters, valid = Characters("".join(texts.values())), texts.pop(recipe["held_out"])
     train = Windows(letters.encode("\n\n".join(texts.values())), T)
     chance = torch.Generator().manual_seed(recipe["seed"])
