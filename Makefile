@@ -6,6 +6,8 @@
 PYTHON ?= python3
 PY     := .venv/bin/python
 CONSTRAINTS ?= constraints.txt
+# For the tests. More than two cores, as each waits a third of its time: for a kernel, a browser, or another of them.
+PROCESSES ?= 3
 export CONSTRAINTS
 # Python keeps what it has compiled, even where it is told not to: PyTorch is imported in 2 s then, else in 8 s.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,7 +35,7 @@ lab: lab-env
 
 test: dev-env
 	@$(PY) -m ruff check
-	@$(PY) -m pytest -n 2 --maxschedchunk 1 $(CHAPTER:%=--chapter %) $(ARGS)
+	@$(PY) -m pytest -n $(PROCESSES) --maxschedchunk 1 $(CHAPTER:%=--chapter %) $(ARGS)
 
 export: lab-env
 	@$(PY) -m tools.export

@@ -58,7 +58,7 @@ def lab(tmp_path_factory):
     def start():
         if not started:
             started.extend(start_lab(tmp_path_factory.mktemp("a learner's folder")))
-            wait_for(lambda: answers(f"{started[1]}/api?token=learner"), 60, "JupyterLab")
+            wait_for(lambda: answers(f"{started[1]}/api?token=learner"), 120, "JupyterLab")
         return started[0], f"{started[1]}/lab/tree/{{}}?token=learner&reset"
 
     yield start
@@ -120,7 +120,7 @@ def run_all(page, chapter, watch):
     "Choose Run → Run All Cells, and wait for the last cell; call `watch()` all the while."
     choose(page, "Run", "Run All Cells")
     code = [i for i, cell in enumerate(chapter.cells) if cell.cell_type == "code" and cell.source.strip()]
-    wait_for(lambda: (watch(), finished(page, code))[1], 180, "the run")
+    wait_for(lambda: (watch(), finished(page, code))[1], 400, "the run")
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +145,9 @@ def open_chapter(window, address, chapter):
     page, problems = window.new_page(), []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(address.format(chapter.path.name))
-    page.wait_for_selector(CELLS, timeout=60_000)
-    wait_for(lambda: page.evaluate(COUNT) == len(chapter.cells), 60, "all cells")
-    wait_for(lambda: idle(page), 60, "the kernel")
+    page.wait_for_selector(CELLS, timeout=120_000)
+    wait_for(lambda: page.evaluate(COUNT) == len(chapter.cells), 120, "all cells")
+    wait_for(lambda: idle(page), 120, "the kernel")
     return page, problems
 
 
@@ -161,7 +161,7 @@ def save(page, copy):
     "Save the notebook; return it as it lies on the disk."
     before = copy.stat().st_mtime_ns
     choose(page, "File", "Save Notebook")
-    return tidy(wait_for(lambda: copy.stat().st_mtime_ns != before and whole(copy), 30, "the notebook to be saved"))
+    return tidy(wait_for(lambda: copy.stat().st_mtime_ns != before and whole(copy), 60, "the notebook to be saved"))
 
 
 def whole(path):
@@ -187,19 +187,19 @@ def run_cell(page, index):
     before = page.evaluate(PROMPTS)[index]
     page.locator(CELLS).nth(index).locator(".cm-content").click()
     page.keyboard.press("Control+Enter")
-    wait_for(lambda: page.evaluate(PROMPTS)[index] != before, 30, "the cell to start")
+    wait_for(lambda: page.evaluate(PROMPTS)[index] != before, 60, "the cell to start")
 
 
 def interrupt_and_run_again(page, index, chapter, copy):
     "Run a cell that trains, interrupt the kernel when its curve has moved, run the cell again: as if nothing had been."
     old = page.evaluate(IMAGES, index)
     run_cell(page, index)
-    wait_for(lambda: set(page.evaluate(IMAGES, index)) - set(old), 60, "the curve to move")
+    wait_for(lambda: set(page.evaluate(IMAGES, index)) - set(old), 120, "the curve to move")
     choose(page, "Kernel", "Interrupt Kernel")
-    wait_for(lambda: finished(page, [index]), 30, "the kernel to stop")
+    wait_for(lambda: finished(page, [index]), 60, "the kernel to stop")
     assert "KeyboardInterrupt" in page.locator(CELLS).nth(index).inner_text()
     run_cell(page, index)
-    wait_for(lambda: finished(page, [index]), 120, "the run")
+    wait_for(lambda: finished(page, [index]), 300, "the run")
     outputs = save(page, copy).cells[index].outputs
     assert len(page.evaluate(IMAGES, index)) == 1
     assert output_differences(chapter.cells[index].outputs, outputs, chapter.path.name) == []
@@ -243,5 +243,5 @@ def test_the_printed_address_leads_to_the_first_chapter(lab, request, proved):
     address = re.search(r"http://127\.0\.0\.1:\d+/lab/tree/01_data\.ipynb\?token=", text)
     page = request.getfixturevalue("window").new_page()
     page.goto(address.group() + "learner")
-    page.wait_for_selector("h1:has-text('01 · Data')", timeout=60_000)
+    page.wait_for_selector("h1:has-text('01 · Data')", timeout=120_000)
     page.close()

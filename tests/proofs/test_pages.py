@@ -105,7 +105,7 @@ def window(browser, address):
     page.context.close()
 
 
-def until(page, condition, seconds=30):
+def until(page, condition, seconds=60):
     "Wait until a condition in JavaScript holds, by asking: Playwright's own waiting has been seen to stall."
     end = time.monotonic() + seconds
     while not page.evaluate(condition):
