@@ -68,6 +68,7 @@ def write_data(app):
 def load_here(app, pagename, templatename, context, doctree):
     "Load scripts and style on this page only."
     if pagename == "writing":
+        app.add_js_file(None, body='document.documentElement.classList.add("writes");')  # before anything is shown
         for name in ("live/train", "writing/model", "writing/write", "writing/page"):
             app.add_js_file(f"{name}.js", loading_method="defer")
         app.add_css_file("writing/writing.css")

@@ -90,8 +90,8 @@ class WritingPage {
 document.addEventListener("DOMContentLoaded", () => {
   try {
     window.writing = new WritingPage(trainedWriter);
-    document.documentElement.classList.add("writes");
   } catch (error) {
+    document.documentElement.classList.remove("writes");
     $("missing").textContent = `This page could not start: ${error.message}`;
     throw error;
   }
