@@ -106,8 +106,9 @@ def grown(once, copy_project):
 
     def make(folder):
         others = [name for chapter in CHAPTERS if chapter.stem not in TAKEN for name in (chapter.stem, chapter.module)]
-        writes = ["docs/writing", "docs/_ext/writing.py", "docs/_static/writing"]  # the page of chapter 15
-        root = copy_project(folder / "project", without=["exp/data/", ".png", *writes, *others])
+        page = ["docs/writing", "docs/_ext/writing.py", "docs/_static/writing", "test_writing"]  # that of chapter 15,
+        page += ["records/writing", "tools/data.py"]  # and what else imports it
+        root = copy_project(folder / "project", without=["exp/data/", ".png", *page, *others])
         for path in (root / "nbs").glob("*.ipynb"):  # links to the others lead to chapter 01
             text, there = path.read_text(encoding="utf-8"), "|".join(TAKEN)
             write(path, re.sub(rf"\]\((?!{there})\d\d_\w+\.ipynb", "](01_data.ipynb", text))
